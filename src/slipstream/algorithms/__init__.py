@@ -1,0 +1,1 @@
+"""Learners: pure updates that know Batch and nn.Module, nothing else."""

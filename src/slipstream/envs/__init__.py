@@ -1,0 +1,1 @@
+"""Environments behind one adapter: every auto-reset dialect ends here."""

@@ -1,0 +1,1 @@
+"""Replay: one row per observation, windows by index arithmetic."""

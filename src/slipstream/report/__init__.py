@@ -1,0 +1,1 @@
+"""Reports: reads run folders, never imports torch."""

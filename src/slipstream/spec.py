@@ -1,0 +1,45 @@
+"""What an environment shows and takes: names, shapes and dtypes, nothing else."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and dtype of one observation key, without batch or time dimension."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one observation."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What every other part needs to know of an environment.
+
+    Actions are vectors of `action_dim` floats in [-1, 1]; the env adapter rescales them to
+    [`action_low`, `action_high`], the environment's own units.
+    """
+
+    env_id: str
+    obs: Mapping[str, ArraySpec]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    max_episode_steps: int | None = None
+
+    @property
+    def action_dim(self) -> int:
+        """Number of action components."""
+        return len(self.action_low)
