@@ -1,1 +1,5 @@
-"""Replay: one row per observation, windows by index arithmetic."""
+"""Replay: storage of experience and the windows drawn from it."""
+
+from slipstream.replay.buffer import ReplayBuffer
+
+__all__ = ["ReplayBuffer"]

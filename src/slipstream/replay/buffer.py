@@ -1,0 +1,478 @@
+"""The replay: one row per observation, windows of any length gathered by index arithmetic."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slipstream.batch import Batch
+from slipstream.errors import SlipstreamError
+from slipstream.replay.sampling import loss_mask, num_cut, window_rows
+from slipstream.spec import ArraySpec, EnvSpec
+
+Array = NDArray[Any] | Tensor
+
+
+def _columns(spec: EnvSpec) -> dict[str, ArraySpec]:
+    """Everything a row holds on the buffer's device."""
+    return {
+        **{f"obs.{key}": value for key, value in spec.obs.items()},
+        "action": ArraySpec((spec.action_dim,)),
+        "reward": ArraySpec(()),
+        "terminated": ArraySpec(()),
+        "step": ArraySpec((), "int32"),
+        # Flat row of the k-th transition of an environment: lets a draw be uniform over
+        # transitions without rejecting final rows, which are never acted upon.
+        "table": ArraySpec((), "int32"),
+    }
+
+
+class ReplayBuffer:
+    """One row per observation, in one ring of rows per environment.
+
+    The newest row of an environment waits for its action; `add` completes it and writes the next
+    observation into the next slot. When an episode ends that slot is its final row, which never
+    gets an action, and `begin` writes the next episode behind it. So no observation is held
+    twice, and the observation after the last step is the true one.
+
+    Truncation is not stored: nothing but the terminal flag may stop bootstrapping, and where an
+    episode ends shows in the rows' steps.
+
+    Args:
+        spec: shapes and dtypes of observations and actions.
+        capacity: rows, summed over environments (each holds `capacity // num_envs`).
+        num_envs: environments that are stored side by side.
+        device: where rows lie and batches are made. Away from the CPU, 8 bytes of bookkeeping per
+            row are also held in the host's memory.
+
+    Raises:
+        SlipstreamError: a size that cannot hold one transition per environment, or more bytes
+            than there are (said before anything is allocated).
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.spec = spec
+        self.capacity = capacity
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.num_bytes = self.bytes_required(spec, capacity, num_envs)
+        self.rows_per_env = capacity // num_envs
+        available = _available_bytes(self.device)
+        if self.num_bytes > available:
+            fits = int(capacity * 0.9 * available / self.num_bytes)
+            raise SlipstreamError(
+                f"replay_capacity {capacity} needs {self.num_bytes / 2**30:.2f} GiB but "
+                f"{available / 2**30:.2f} GiB are free on {self.device}: "
+                f"use a replay_capacity of at most {fits}"
+            )
+        num_rows = self.rows_per_env * num_envs
+        self._rows = {
+            name: torch.zeros(
+                (num_rows, *column.shape),
+                dtype=getattr(torch, column.dtype),
+                device=self.device,
+            )
+            for name, column in _columns(spec).items()
+        }
+        on_cpu = self.device.type == "cpu"
+        # Writing through numpy views costs a tenth of indexing CPU tensors.
+        self._views = {key: value.numpy() for key, value in self._rows.items()} if on_cpu else {}
+        self._step: NDArray[np.int32] = (
+            self._views["step"] if on_cpu else np.zeros(num_rows, np.int32)
+        )
+        self._table: NDArray[np.int32] = (
+            self._views["table"] if on_cpu else np.zeros(num_rows, np.int32)
+        )
+        self._env = np.arange(num_envs)
+        self._base = self._env * self.rows_per_env
+        self._head = np.full(num_envs, -1)  # rows ever written, less one: counts on, never wraps
+        self._count = np.zeros(num_envs, np.int64)  # transitions ever stored
+        self._first = np.zeros(num_envs, np.int64)  # oldest transition whose row is still there
+        self._pending = np.zeros(num_envs, np.bool_)  # the head row waits for its action
+        self._eligible: dict[int, tuple[int, Tensor | int, Tensor | None]] = {}
+        self._reach: dict[int, Tensor] = {}
+
+    @staticmethod
+    def bytes_required(spec: EnvSpec, capacity: int, num_envs: int = 1) -> int:
+        """Bytes that a buffer allocates on its device.
+
+        Raises:
+            SlipstreamError: a size that cannot hold one transition per environment.
+        """
+        if num_envs < 1:
+            raise SlipstreamError(f"num_envs is {num_envs}: use at least 1")
+        if capacity < 2 * num_envs:
+            raise SlipstreamError(
+                f"replay_capacity is {capacity} for {num_envs} environment(s): "
+                f"use at least {2 * num_envs}, one step and its successor for each"
+            )
+        if capacity >= 2**31:
+            raise SlipstreamError(f"replay_capacity is {capacity}: use less than {2**31}")
+        rows = capacity // num_envs * num_envs
+        return rows * sum(column.num_bytes for column in _columns(spec).values())
+
+    def __len__(self) -> int:
+        """Rows stored."""
+        return int(np.minimum(self._head + 1, self.rows_per_env).sum())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was stored yet."""
+        return len(self) == 0
+
+    def begin(self, obs: Mapping[str, Array], started: NDArray[np.bool_] | None = None) -> None:
+        """Store the first observation of a new episode.
+
+        An episode that was not finished ends here as a truncated one: its newest row becomes its
+        final row. If it had no transition yet its only row is replaced.
+
+        Args:
+            obs: key -> (E, *).
+            started: (E,) bool, the environments that begin an episode; None for all.
+        """
+        envs = self._chosen(started)
+        if len(envs) == 0:
+            return
+        fresh = self._pending[envs] & (self._step[self._head_rows(envs)] == 0)
+        self._advance(envs if not fresh.any() else envs[~fresh])
+        rows = self._head_rows(envs)
+        self._write_obs(rows, obs, envs)
+        self._write_step(rows, np.zeros(len(envs), np.int32))
+        self._pending[envs] = True
+        self._eligible.clear()
+
+    def add(
+        self,
+        action: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        next_obs: Mapping[str, Array],
+        acted: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Store one step of each environment.
+
+        Args:
+            action: (E, A) in [-1, 1].
+            reward: (E,).
+            terminated: (E,) bool, the episode ended in a terminal state.
+            truncated: (E,) bool, the episode was cut off.
+            next_obs: key -> (E, *), for an episode that ended its true last observation.
+            acted: (E,) bool, the environments that made a step; None for all.
+
+        Raises:
+            SlipstreamError: an environment acted before `begin` gave its first observation.
+        """
+        envs = self._chosen(acted)
+        if len(envs) == 0:
+            return
+        if not self._pending[envs].all():
+            idle = envs[~self._pending[envs]].tolist()
+            raise SlipstreamError(f"environment(s) {idle} acted without an episode: call begin")
+        rows = self._head_rows(envs)
+        self._write("action", rows, action, envs)
+        self._write("reward", rows, reward, envs)
+        self._write("terminated", rows, terminated, envs)
+        entries = self._base[envs] + self._count[envs] % self.rows_per_env
+        self._table[entries] = rows
+        if not self._views:
+            self._rows["table"][self._to_device(entries)] = self._to_device(rows).int()
+        self._count[envs] += 1
+        next_step = self._step[rows] + 1
+        self._advance(envs)
+        rows = self._head_rows(envs)
+        self._write_obs(rows, next_obs, envs)
+        self._write_step(rows, next_step)
+        ended = _host(terminated).astype(np.bool_) | _host(truncated).astype(np.bool_)
+        self._pending[envs] = ~ended[envs]
+        self._eligible.clear()
+
+    def num_transitions(self, context_length: int = 1) -> int:
+        """How many transitions can be drawn with windows of `context_length` steps.
+
+        A transition counts when its history of `context_length - 1` steps, or the whole episode so
+        far if that is shorter, is still stored.
+        """
+        _check_at_least(1, context_length=context_length)
+        return self._eligibility(context_length)[0]
+
+    def sample(
+        self,
+        batch_size: int,
+        context_length: int = 1,
+        loss_steps: int = 1,
+        burn_in: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Batch:
+        """Draw windows uniformly over the transitions that they end with.
+
+        Args:
+            batch_size: windows, B.
+            context_length: steps in a window, T.
+            loss_steps: how many trailing steps count in the loss.
+            burn_in: how many of the window's first steps never count in the loss.
+            generator: source of randomness on the buffer's device; None for torch's global one.
+
+        Returns:
+            A batch on the buffer's device; padded rows repeat the episode's first row.
+
+        Raises:
+            SlipstreamError: a context longer than the replay, nothing to draw, or sizes that
+                contradict each other.
+        """
+        _check_at_least(1, batch_size=batch_size, context_length=context_length)
+        if context_length + 1 > self.rows_per_env:
+            raise SlipstreamError(
+                f"context_length {context_length} is longer than the replay, which holds "
+                f"{self.rows_per_env} rows an environment: use a replay_capacity of at least "
+                f"{(context_length + 1) * self.num_envs}"
+            )
+        if not 1 <= loss_steps <= context_length:
+            raise SlipstreamError(f"loss_steps is {loss_steps}: use 1 to {context_length}")
+        if not 0 <= burn_in < context_length:
+            raise SlipstreamError(f"burn_in is {burn_in}: use 0 to {context_length - 1}")
+        last = self._draw(batch_size, context_length, generator)
+        if context_length == 1:
+            rows = last
+            succ = last + 1
+            slot_end = succ % self.rows_per_env == 0
+            succ = torch.where(slot_end, succ - self.rows_per_env, succ)
+            windows = torch.stack((last, succ), dim=1)
+            valid = torch.ones((batch_size, 2), dtype=torch.bool, device=self.device)
+            mask = torch.ones((batch_size, 1), device=self.device)
+        else:
+            reach = self._reach.get(context_length)
+            if reach is None:
+                reach = torch.arange(
+                    context_length - 1, -2, -1, dtype=torch.int32, device=self.device
+                )
+                self._reach[context_length] = reach
+            step = self._rows["step"].index_select(0, last)
+            windows = window_rows(last, reach, step, self.rows_per_env)
+            valid = reach <= step[:, None]
+            mask = loss_mask(valid, loss_steps, burn_in)
+            rows = windows[:, :-1].flatten()
+        shape = (batch_size, context_length)
+        flat = windows.view(-1)
+        return Batch(
+            window={
+                key: self._rows[f"obs.{key}"]
+                .index_select(0, flat)
+                .view(batch_size, context_length + 1, *column.shape)
+                for key, column in self.spec.obs.items()
+            },
+            action=self._rows["action"].index_select(0, rows).view(*shape, -1),
+            reward=self._rows["reward"].index_select(0, rows).view(shape),
+            terminated=self._rows["terminated"].index_select(0, rows).view(shape),
+            valid=valid,
+            mask=mask,
+            loss_steps=min(loss_steps, context_length - burn_in),
+        )
+
+    def resized(self, capacity: int, keep: int | None = None) -> "ReplayBuffer":
+        """A new buffer with another capacity that goes on where this one stands.
+
+        Args:
+            capacity: rows of the new buffer, summed over environments.
+            keep: newest rows to take along, spread evenly over environments; None for as many as
+                fit. Each environment's newest row always comes along, so that its episode goes on.
+
+        Raises:
+            SlipstreamError: as the constructor, or a negative `keep`.
+        """
+        if keep is not None:
+            _check_at_least(0, keep=keep)
+        other = ReplayBuffer(self.spec, capacity, self.num_envs, self.device)
+        share = other.rows_per_env if keep is None else keep // self.num_envs
+        share = min(max(share, 1), other.rows_per_env)
+        for env in range(self.num_envs):
+            stored = min(int(self._head[env]) + 1, self.rows_per_env)
+            kept = min(stored, share)
+            newest = np.arange(self._head[env] - kept + 1, self._head[env] + 1)
+            source = self._to_device(self._base[env] + newest % self.rows_per_env)
+            start = int(other._base[env])
+            for name, rows in self._rows.items():
+                other._rows[name][start : start + kept] = rows[source]
+            other._head[env] = kept - 1
+        other._pending[:] = self._pending
+        other._index_transitions()
+        return other
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that sampling and storing depend on.
+
+        Rows are views of the buffer's memory where possible: save them before the next `add`.
+        """
+        used = int(np.minimum(self._head + 1, self.rows_per_env).max())
+        return {
+            "capacity": self.capacity,
+            "num_envs": self.num_envs,
+            "head": torch.from_numpy(self._head.copy()),
+            "pending": torch.from_numpy(self._pending.copy()),
+            "rows": {
+                name: self._by_env(rows)[:, :used]
+                for name, rows in self._rows.items()
+                if name != "table"
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state, so that sampling with the same generator gives the same batches.
+
+        Raises:
+            SlipstreamError: the state is of another capacity, number of environments or shape.
+        """
+        for name in ("capacity", "num_envs"):
+            if state[name] != getattr(self, name):
+                raise SlipstreamError(
+                    f"the stored replay has {name} {state[name]}, this one "
+                    f"{getattr(self, name)}: use the stored value"
+                )
+        stored: Mapping[str, Tensor] = state["rows"]
+        for name, rows in self._rows.items():
+            if name == "table":
+                continue
+            found = stored.get(name)
+            have = "no such column" if found is None else f"{list(found.shape[2:])} {found.dtype}"
+            need = f"{list(rows.shape[1:])} {rows.dtype}"
+            if have != need:
+                raise SlipstreamError(
+                    f"the stored replay has {have} for {name}, this one {need}: "
+                    "use the environment that it was recorded in"
+                )
+        for name, rows in stored.items():
+            self._by_env(self._rows[name])[:, : rows.shape[1]] = rows.to(self.device)
+        self._head[:] = state["head"].numpy()
+        self._pending[:] = state["pending"].numpy()
+        self._index_transitions()
+
+    def _index_transitions(self) -> None:
+        """Work out from the rows' steps which of them are transitions."""
+        if not self._views:
+            self._step[:] = self._rows["step"].cpu().numpy()
+        for env in range(self.num_envs):
+            head = int(self._head[env])
+            order = np.arange(max(head + 1 - self.rows_per_env, 0), head + 1)
+            rows = self._base[env] + order % self.rows_per_env
+            step = self._step[rows]
+            transitions = rows[:-1][step[1:] == step[:-1] + 1]
+            start = int(self._base[env])
+            self._table[start : start + len(transitions)] = transitions
+            self._count[env] = len(transitions)
+        self._first[:] = 0
+        if not self._views:
+            self._rows["table"].copy_(torch.from_numpy(self._table))
+        self._eligible.clear()
+
+    def _draw(self, batch_size: int, context_length: int, generator: Any) -> Tensor:
+        """(B,) flat rows of uniformly drawn transitions, int32."""
+        total, offset, ends = self._eligibility(context_length)
+        if total == 0:
+            raise SlipstreamError(
+                f"no transition with a whole window of context_length {context_length} among "
+                f"{len(self)} stored rows: collect more steps before learning"
+            )
+        draw = torch.randint(
+            total, (batch_size,), generator=generator, dtype=torch.int32, device=self.device
+        )
+        if ends is None:  # one environment
+            entry = (draw + offset).remainder_(self.rows_per_env)
+        else:
+            env = torch.searchsorted(ends, draw, right=True, out_int32=True)
+            assert isinstance(offset, Tensor)
+            entry = (draw + offset[env]).remainder_(self.rows_per_env) + env * self.rows_per_env
+        return self._rows["table"].index_select(0, entry)
+
+    def _eligibility(self, context_length: int) -> tuple[int, "Tensor | int", Tensor | None]:
+        """Number of eligible transitions, offset from a draw to its transition, ends per env."""
+        cached = self._eligible.get(context_length)
+        if cached is None:
+            cut = num_cut(
+                self._table.reshape(self.num_envs, -1),
+                self._step,
+                self._first,
+                self._count,
+                np.maximum(self._head + 1 - self.rows_per_env, 0) % self.rows_per_env,
+                context_length,
+            )
+            start = self._first + cut
+            ends = np.cumsum(self._count - start)
+            if self.num_envs == 1:
+                cached = (int(ends[0]), int(start[0]) % self.rows_per_env, None)
+            else:
+                begins = np.concatenate(([0], ends[:-1]))
+                offset = (start - begins) % self.rows_per_env
+                cached = (int(ends[-1]), self._to_device(offset).int(), self._to_device(ends).int())
+            self._eligible[context_length] = cached
+        return cached
+
+    def _chosen(self, flags: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        if flags is None or np.all(flags):
+            return self._env
+        return np.flatnonzero(flags)
+
+    def _head_rows(self, envs: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._base[envs] + self._head[envs] % self.rows_per_env
+
+    def _advance(self, envs: NDArray[np.int64]) -> None:
+        """Make room for one more row of each environment; its oldest may go."""
+        self._head[envs] += 1
+        oldest = self._table[self._base[envs] + self._first[envs] % self.rows_per_env]
+        lost = (oldest == self._head_rows(envs)) & (self._first[envs] < self._count[envs])
+        self._first[envs] += lost
+
+    def _write_obs(
+        self, rows: NDArray[np.int64], obs: Mapping[str, Array], envs: NDArray[np.int64]
+    ) -> None:
+        for key in self.spec.obs:
+            self._write(f"obs.{key}", rows, obs[key], envs)
+
+    def _write_step(self, rows: NDArray[np.int64], step: NDArray[np.int32]) -> None:
+        self._step[rows] = step
+        if not self._views:
+            self._rows["step"][self._to_device(rows)] = self._to_device(step)
+
+    def _write(
+        self, name: str, rows: NDArray[np.int64], value: Array, envs: NDArray[np.int64]
+    ) -> None:
+        """Write the chosen environments' part of a value (E, *) into their rows."""
+        if self._views:
+            host = _host(value)
+            self._views[name][rows] = host if envs is self._env else host[envs]
+        else:
+            target = self._rows[name]
+            part = torch.as_tensor(value, device=self.device)
+            part = part if envs is self._env else part[self._to_device(envs)]
+            target[self._to_device(rows)] = part.to(target.dtype)
+
+    def _by_env(self, rows: Tensor) -> Tensor:
+        return rows.view(self.num_envs, self.rows_per_env, *rows.shape[1:])
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _host(value: Array) -> NDArray[Any]:
+    return value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _available_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _check_at_least(least: int, **sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < least:
+            raise SlipstreamError(f"{name} is {value}: use at least {least}")
