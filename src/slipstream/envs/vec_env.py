@@ -1,0 +1,389 @@
+"""One adapter over every vectorised environment: all auto-reset dialects end here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from slipstream.envs.autoreset import autoreset_mode, final_obs, success_flag
+from slipstream.envs.recorder import EpisodeRecorder
+from slipstream.envs.registry import EnvFactory, env_factories, record
+from slipstream.envs.spaces import action_bounds, observation_spec, to_numpy
+from slipstream.errors import SlipstreamError
+from slipstream.spec import EnvSpec
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode that ended.
+
+    Attributes:
+        env_index: which of the environments it ran in.
+        episode_return: undiscounted sum of its rewards.
+        length: its number of transitions.
+        success: whether the environment reported success at any step; None if it never reports.
+    """
+
+    env_index: int
+    episode_return: float
+    length: int
+    success: bool | None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one call of `VecEnv.step` did to N environments.
+
+    The arrays are the caller's to keep (the environment never overwrites them), but `next_obs`
+    and `obs` may share memory with each other: do not write into them.
+
+    Attributes:
+        next_obs: key -> (N, *), the true next observation, an episode's last one included.
+        reward: (N,) float32.
+        terminated: (N,) bool, the episode reached a terminal state.
+        truncated: (N,) bool, the episode was cut; both may be true at once.
+        obs: key -> (N, *), what to act on next: differs from `next_obs` only where a new episode
+            began.
+        started: (N,) bool, `obs` is the first observation of a new episode.
+        acted: (N,) bool, False where the call only began a new episode, ignoring the action: there
+            was no transition, so `next_obs` is `obs`, the reward 0 and both ends False.
+        episodes: the episodes that ended in this call.
+    """
+
+    next_obs: dict[str, np.ndarray]
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    obs: dict[str, np.ndarray]
+    started: np.ndarray
+    acted: np.ndarray
+    episodes: tuple[Episode, ...]
+
+
+class VecEnv:
+    """N environments that act in [-1, 1] and never hide an episode's last observation.
+
+    Understands gymnasium's three auto-reset modes and the older `final_observation` key (also
+    ManiSkill's). Observations become `{"state": (N, n) float32}` or `{"rgb": (N, H, W, C) uint8}`.
+
+    Attributes:
+        spec: names, shapes and bounds of a single environment.
+        num_envs: N.
+        current_obs: key -> (N, *), what to act on next; set by `reset`, `step`, `load_state_dict`.
+        restarted: (N,) bool, the environments whose episode the last `load_state_dict` could not
+            restore, and which began a new one instead.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+    current_obs: dict[str, np.ndarray]
+    restarted: np.ndarray
+
+    def __init__(self, vector_env: VectorEnv[Any, Any, Any], *, recorded: bool = False) -> None:
+        """Wrap a vector environment; see `make_env` to build one that can be restored exactly.
+
+        Args:
+            vector_env: any gymnasium vector environment; closed together with this adapter.
+            recorded: every environment in it is an `EpisodeRecorder`, so that its running episodes
+                can be saved and restored.
+
+        Raises:
+            SlipstreamError: a space or auto-reset mode that is not supported.
+        """
+        self.num_envs = vector_env.num_envs
+        self._vector_env = vector_env
+        self._recorded = recorded
+        name, max_episode_steps = _describe(vector_env, recorded)
+        obs_spec = observation_spec(vector_env.single_observation_space, name)
+        low, high = action_bounds(vector_env.single_action_space, name)
+        self.spec = EnvSpec(
+            name, obs_spec, tuple(low.tolist()), tuple(high.tolist()), max_episode_steps
+        )
+        self._action_low, self._action_high = low, high
+        self._action_centre, self._action_scale = (low + high) / 2, (high - low) / 2
+        self._action_shape = (self.num_envs, *(vector_env.single_action_space.shape or ()))
+        self._action_dtype = vector_env.single_action_space.dtype
+        self._autoreset_mode = autoreset_mode(vector_env, name)
+        self.current_obs = {}
+        self.restarted = np.zeros(self.num_envs, bool)
+        self._clear_statistics()
+
+    def reset(self, seed: int | Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Begin a new episode everywhere.
+
+        Args:
+            seed: an int seeds environment i with `seed + i`; a sequence gives every seed.
+
+        Returns:
+            The first observations, key -> (N, *).
+
+        Raises:
+            SlipstreamError: bad seeds, or an observation that is not finite.
+        """
+        if seed is not None and not isinstance(seed, int | np.integer):
+            seed = [int(value) for value in seed]
+            if len(seed) != self.num_envs:
+                raise SlipstreamError(
+                    f"got {len(seed)} seeds for {self.num_envs} environments: give one int, or one "
+                    "seed for each environment"
+                )
+        if seed is not None and np.min(seed) < 0:
+            raise SlipstreamError(f"the seed must not be negative, got {seed}: use 0 or more")
+        raw_obs, _ = self._vector_env.reset(seed=cast("Any", seed))
+        self._clear_statistics()
+        self.restarted = np.zeros(self.num_envs, bool)
+        self.current_obs = self._convert(raw_obs)
+        self._check_obs(self.current_obs)
+        return self.current_obs
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Take one step in every environment, and begin a new episode where one ended.
+
+        Args:
+            action: (N, A); clipped to [-1, 1] and rescaled to the environment's own units.
+
+        Returns:
+            The transitions and what to act on next.
+
+        Raises:
+            SlipstreamError: an action of the wrong shape or not finite; a reward or observation
+                that is not finite; `reset` was never called.
+        """
+        if not self.current_obs:
+            raise SlipstreamError(f"{self.spec.env_id} was stepped before reset(): call it first")
+        acted = ~self._reset_is_due
+        raw_obs, reward, terminated, truncated, infos = self._vector_env.step(self._rescale(action))
+        reward = to_numpy(reward).astype(np.float64)
+        terminated, truncated = (np.array(to_numpy(end), bool) for end in (terminated, truncated))
+        done = terminated | truncated
+        self._episode_length += acted
+        self._check_reward(reward)
+        self._episode_return += reward
+
+        next_obs = obs = self._convert(raw_obs)
+        started = ~acted
+        same_step = self._autoreset_mode is not AutoresetMode.NEXT_STEP
+        if done.any() and same_step:
+            started = done.copy()
+            if self._autoreset_mode is AutoresetMode.DISABLED:
+                first, _ = self._vector_env.reset(options={"reset_mask": done.copy()})
+                obs = self._merge(next_obs, self._convert(first), done)
+            else:
+                final = final_obs(infos, done, self.spec.env_id)
+                next_obs = self._merge(obs, self._convert(final), done)
+        self._check_obs(next_obs)
+        if obs is not next_obs:
+            self._check_obs(obs, first=done)
+        for i in np.flatnonzero(acted):
+            success = success_flag(infos, int(i), bool(done[i]))
+            if success is not None:
+                self._success[i] = max(self._success[i], int(success))
+        episodes = tuple(self._end_episode(int(i)) for i in np.flatnonzero(done))
+        if not same_step:
+            self._reset_is_due = done.copy()
+        self.current_obs = obs
+        return StepResult(
+            next_obs,
+            reward.astype(np.float32),
+            terminated,
+            truncated,
+            obs,
+            started,
+            acted,
+            episodes,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running episodes and their statistics.
+
+        Returns:
+            Nested dict of JSON values and numpy arrays. `sub_envs` is None where the environment
+            was handed over ready-made: its episodes cannot be restored.
+
+        Raises:
+            SlipstreamError: `reset` was never called.
+        """
+        if not self.current_obs:
+            raise SlipstreamError(f"{self.spec.env_id} has no state before reset(): call it first")
+        states = self._vector_env.call("episode_state") if self._recorded else None  # pyright: ignore[reportAttributeAccessIssue]
+        return {
+            "env_id": self.spec.env_id,
+            "num_envs": self.num_envs,
+            "episode_return": self._episode_return.copy(),
+            "episode_length": self._episode_length.copy(),
+            "success": self._success.copy(),
+            "sub_envs": None if states is None else {str(i): s for i, s in enumerate(states)},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Go on with the saved episodes by replaying their actions (see `EpisodeRecorder`).
+
+        Afterwards `current_obs` is what to act on next, and `restarted` marks the environments
+        that could not be restored: they stand at the first observation of a new episode.
+
+        Args:
+            state: what `state_dict` returned, for the same environment and `num_envs`.
+
+        Returns:
+            True if every environment goes on exactly where it was.
+
+        Raises:
+            SlipstreamError: the state belongs to another environment or another `num_envs`.
+        """
+        saved, here = (state["env_id"], state["num_envs"]), (self.spec.env_id, self.num_envs)
+        if saved != here:
+            raise SlipstreamError(
+                f"the saved state is of {saved[1]} x {saved[0]}, but this run has {here[1]} x "
+                f"{here[0]}: resume with the environment and num_envs it was saved with"
+            )
+        if state["sub_envs"] is None or not self._recorded:
+            self.reset()
+            self.restarted = np.ones(self.num_envs, bool)
+            return False
+        self._vector_env.set_attr(  # pyright: ignore[reportAttributeAccessIssue]
+            "pending", [state["sub_envs"][str(i)] for i in range(self.num_envs)]
+        )
+        results = self._vector_env.call("restore_pending")  # pyright: ignore[reportAttributeAccessIssue]
+        exact = np.array([exact for _, exact in results])
+        self._episode_return = np.where(exact, state["episode_return"], 0.0)
+        self._episode_length = np.where(exact, state["episode_length"], 0)
+        self._success = np.where(exact, state["success"], -1).astype(np.int8)
+        self.current_obs = self._convert(np.stack([obs for obs, _ in results]))
+        self.restarted = ~exact
+        return bool(exact.all())
+
+    def close(self) -> None:
+        """Release the environments and their processes. May be called twice."""
+        self._vector_env.close()
+
+    def _clear_statistics(self) -> None:
+        self._episode_return = np.zeros(self.num_envs)
+        self._episode_length = np.zeros(self.num_envs, np.int64)
+        self._success = np.full(self.num_envs, -1, np.int8)  # -1: never reported
+        self._reset_is_due = np.zeros(self.num_envs, bool)  # by the next step (NEXT_STEP only)
+
+    def _end_episode(self, i: int) -> Episode:
+        success = None if self._success[i] < 0 else bool(self._success[i])
+        episode = Episode(i, float(self._episode_return[i]), int(self._episode_length[i]), success)
+        self._episode_return[i], self._episode_length[i], self._success[i] = 0.0, 0, -1
+        return episode
+
+    def _rescale(self, action: np.ndarray) -> np.ndarray:
+        expected = (self.num_envs, self.spec.action_dim)
+        action = np.asarray(action, np.float64)
+        if action.shape != expected:
+            raise SlipstreamError(
+                f"{self.spec.env_id} takes actions of shape {expected}, got {action.shape}"
+            )
+        if not np.isfinite(action).all():
+            i, j = np.argwhere(~np.isfinite(action))[0]
+            raise SlipstreamError(
+                f"component {j} of the action for environment {i} is {action[i, j]}: the policy "
+                "diverged, lower the learning rates or look at the training metrics"
+            )
+        action = np.clip(action, -1.0, 1.0) * self._action_scale + self._action_centre
+        action = np.clip(action, self._action_low, self._action_high)  # rounding may step over
+        return action.reshape(self._action_shape).astype(self._action_dtype)
+
+    def _convert(self, raw_obs: Any) -> dict[str, np.ndarray]:
+        """Raw observations (rows, *) to owned arrays; the row count is the caller's."""
+        ((key, spec),) = self.spec.obs.items()
+        raw = to_numpy(raw_obs)
+        # Always a copy: vector environments write the next step into the same buffer. An overflow
+        # to infinity is reported by the check that follows.
+        with np.errstate(over="ignore"):
+            return {key: np.array(raw, spec.dtype).reshape(len(raw), *spec.shape)}
+
+    def _merge(
+        self, obs: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """`obs` with the rows (N,) bool taken from `other`."""
+        merged = {key: value.copy() for key, value in obs.items()}
+        for key, value in merged.items():
+            value[rows] = other[key][rows]
+        return merged
+
+    def _check_reward(self, reward: np.ndarray) -> None:
+        if np.isfinite(reward).all():
+            return
+        i = int(np.argmax(~np.isfinite(reward)))
+        raise SlipstreamError(
+            f"{self.spec.env_id} returned the reward {reward[i]} in environment {i} at step "
+            f"{self._episode_length[i]} of its episode: {_UNSTABLE}"
+        )
+
+    def _check_obs(self, obs: dict[str, np.ndarray], first: np.ndarray | None = None) -> None:
+        """Refuse NaN and infinity; rows where `first` are the first of their episode."""
+        for key, value in obs.items():
+            if value.dtype != np.float32 or np.isfinite(value).all():
+                continue
+            i, *component = np.argwhere(~np.isfinite(value))[0].tolist()
+            step = 0 if first is not None and first[i] else self._episode_length[i]
+            raise SlipstreamError(
+                f"{self.spec.env_id} returned {value[(i, *component)]} in component {component[0]} "
+                f"of the observation {key!r} in environment {i} at step {step} of its episode: "
+                f"{_UNSTABLE}"
+            )
+
+
+_UNSTABLE = (
+    "mend the environment, or pass a function that returns it wrapped so that the episode ends or "
+    "the value is clipped"
+)
+
+
+def make_env(
+    env: str | EnvFactory | Sequence[EnvFactory] | VectorEnv[Any, Any, Any],
+    *,
+    num_envs: int = 1,
+    parallel: bool = False,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> VecEnv:
+    """Make a vectorised environment.
+
+    Args:
+        env: a registered id (superseded MuJoCo ids run as their v5 successor, with a warning), a
+            function that makes one environment, one such function for each environment, or a
+            vector environment that already exists (its running episodes cannot be restored).
+        num_envs: how many environments; given by `env` in the last two cases.
+        parallel: one process for each environment.
+        env_kwargs: for an id only, keyword arguments of `gymnasium.make`, `max_episode_steps`
+            among them.
+
+    Raises:
+        SlipstreamError: unknown id, missing package, unsupported space, bad `num_envs`.
+    """
+    if isinstance(env, VectorEnv):
+        if num_envs not in (1, env.num_envs):
+            raise SlipstreamError(
+                f"num_envs is {num_envs}, but the vector environment holds {env.num_envs}: leave "
+                "num_envs out"
+            )
+        return VecEnv(env)
+    factories = env_factories(env, num_envs, env_kwargs or {})
+    # SAME_STEP: no call is spent on a reset. No copies there: the adapter makes its own.
+    vector_class = AsyncVectorEnv if parallel else SyncVectorEnv
+    return VecEnv(
+        vector_class(
+            [partial(record, factory) for factory in factories],
+            copy=False,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+        ),
+        recorded=True,
+    )
+
+
+def _describe(vector_env: VectorEnv[Any, Any, Any], recorded: bool) -> tuple[str, int | None]:
+    """The id and the time limit of a single environment."""
+    if recorded:
+        return vector_env.get_attr("description")[0]  # pyright: ignore[reportAttributeAccessIssue]
+    spec = vector_env.spec
+    inner = vector_env.unwrapped
+    if spec is None and isinstance(inner, SyncVectorEnv):
+        spec = inner.envs[0].spec
+    if spec is not None:
+        return spec.id, spec.max_episode_steps
+    return type(inner).__name__, getattr(inner, "max_episode_steps", None)
