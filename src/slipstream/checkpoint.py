@@ -1,0 +1,357 @@
+"""Checkpoints: safetensors and JSON, nothing pickled, never half a checkpoint under its final name.
+
+```
+<run>/checkpoints/<step>/
+    policy/{config.json, model.safetensors}             what is needed to act
+    training_state/{state.json, tensors.safetensors}    what is needed to go on
+    manifest.json                                       format, step, size of every file
+<run>/checkpoints/{last, best} -> <step>
+```
+A checkpoint is written under a hidden name, synced to the disk and renamed; a link is replaced in
+one step. So whatever kills a run, `last` stays whole.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from slipstream.errors import SlipstreamError
+
+FORMAT = "slipstream"
+VERSION = 1
+
+Policy = Callable[[Path], None] | tuple[Mapping[str, Any], Mapping[str, Tensor]]
+LinkName = Literal["last", "best"]
+
+
+def save_tree(folder: Path, tree: Mapping[str, Any]) -> None:
+    """Write a nested structure as `state.json` beside `tensors.safetensors`.
+
+    Args:
+        folder: made if missing.
+        tree: dicts (with keys that JSON has as scalars), lists and tuples of tensors, numpy arrays
+            and scalars, numbers (any size, inf and nan included), strings, booleans and None.
+
+    Raises:
+        TypeError: something else is in the tree; names the place.
+    """
+    tensors: dict[str, Tensor] = {}
+    encoded = _encode(tree, "", tensors, set())
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "tensors.safetensors")
+    num_bytes = (folder / "tensors.safetensors").stat().st_size
+    state = {"format": FORMAT, "version": VERSION, "tensors_bytes": num_bytes, "tree": encoded}
+    (folder / "state.json").write_text(json.dumps(state, allow_nan=False))
+
+
+def load_tree(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_tree` wrote: same values, dtypes, keys, tuples and arrays.
+
+    Args:
+        folder: where `state.json` lies.
+        device: where tensors go; numpy arrays come back as such.
+
+    Raises:
+        SlipstreamError: nothing there, incomplete, or of a foreign or newer format.
+    """
+    state = _read_json(folder / "state.json")
+    path = folder / "tensors.safetensors"
+    _check_size(path, state.get("tensors_bytes"))
+    try:
+        tensors = load_file(path, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise SlipstreamError(f"{path} cannot be read ({error}): use another checkpoint") from error
+    return _decode(state["tree"], tensors)
+
+
+def save_checkpoint(
+    run_dir: Path, step: int, policy: Policy, training_state: Mapping[str, Any]
+) -> Path:
+    """Write `checkpoints/<step>`, whole or not at all; one of the same step is replaced.
+
+    Args:
+        run_dir: the run's folder.
+        step: env steps taken.
+        policy: writes the policy into the folder it is given, or a config and its tensors, for
+            `config.json` and `model.safetensors`.
+        training_state: a tree as for `save_tree`.
+
+    Returns:
+        The checkpoint's folder. No link points to it yet: see `link`.
+
+    Raises:
+        SlipstreamError: the disk is full or refuses; what was saved before is untouched.
+    """
+    root = run_dir / "checkpoints"
+    final = root / str(step)
+    partial = root / f".{step}.partial"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _clean(root)
+        (partial / "policy").mkdir(parents=True)
+        if callable(policy):
+            policy(partial / "policy")
+        else:
+            config, tensors = policy
+            (partial / "policy" / "config.json").write_text(json.dumps(config, indent=2))
+            contiguous = {key: value.detach().contiguous() for key, value in tensors.items()}
+            save_file(contiguous, partial / "policy" / "model.safetensors")
+        save_tree(partial / "training_state", training_state)
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "step": step,
+            "files": {path.relative_to(partial).as_posix(): path.stat().st_size for path in files},
+        }
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
+        if final.exists():  # a folder cannot be replaced in one step: `_recover` bridges the gap
+            final.rename(root / f".{step}.replaced")
+        partial.rename(final)
+        _sync(root)
+        shutil.rmtree(root / f".{step}.replaced", ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        _recover(root)
+        raise SlipstreamError(
+            f"could not save {final}: {error}; {_intact(root)}: make room on the disk and resume"
+        ) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def link(run_dir: Path, name: LinkName, step: int) -> None:
+    """Point `checkpoints/<name>` at `checkpoints/<step>`, in one step.
+
+    Raises:
+        SlipstreamError: no such checkpoint, or the disk refuses.
+    """
+    root = run_dir / "checkpoints"
+    if not (root / str(step)).is_dir():
+        raise SlipstreamError(f"{root / str(step)} does not exist: save it before linking {name}")
+    temporary = root / f".{name}.link"
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(str(step))
+        temporary.replace(root / name)
+        _sync(root)
+    except OSError as error:
+        raise SlipstreamError(
+            f"could not point {root / name} at step {step}: {error}; {_intact(root)}"
+        ) from error
+
+
+def resolve(path: Path, name: LinkName = "last") -> Path:
+    """Find the checkpoint that is meant, and check that it is whole.
+
+    Args:
+        path: a run folder, a checkpoint folder, or a link such as `checkpoints/best`.
+        name: which of a run folder's checkpoints.
+
+    Returns:
+        The checkpoint's own folder, links followed.
+
+    Raises:
+        SlipstreamError: none there, half-written, or of a foreign or newer format.
+    """
+    root = path / "checkpoints"
+    if root.is_dir():
+        _recover(root)
+        wanted = root / name
+    elif path.parent.name == "checkpoints":
+        root = path.parent
+        _recover(root)
+        wanted = path
+    else:
+        wanted = path
+    if not wanted.is_dir():
+        if not path.exists():
+            raise SlipstreamError(f"{path} does not exist: give a run folder or a checkpoint")
+        raise SlipstreamError(
+            f"no checkpoint at {wanted}; {_intact(root)}: give a run folder or a checkpoint"
+        )
+    wanted = wanted.resolve()
+    try:
+        _check_whole(wanted)
+    except SlipstreamError as error:
+        raise SlipstreamError(f"{error} ({_intact(wanted.parent)})") from error
+    return wanted
+
+
+def prune(run_dir: Path, keep_last: int) -> None:
+    """Remove all but the newest checkpoints; those that `last` and `best` point at stay.
+
+    Args:
+        run_dir: the run's folder.
+        keep_last: how many of the newest to keep.
+    """
+    root = run_dir / "checkpoints"
+    linked = {(root / name).resolve().name for name in ("last", "best") if (root / name).exists()}
+    steps = _steps(root)
+    for step in steps[: max(len(steps) - keep_last, 0)]:
+        if str(step) not in linked:
+            # Out of sight first: a kill in the middle leaves no half-removed checkpoint.
+            hidden = root / f".{step}.removed"
+            (root / str(step)).rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _encode(value: Any, place: str, tensors: dict[str, Tensor], storages: set[int]) -> Any:
+    """JSON for a tree; its tensors go into `tensors`. An object with "$" is one of our own."""
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, np.generic):
+        return {"$": "scalar", "of": _encode(np.asarray(value), place, tensors, storages)}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$": "float", "of": repr(value)}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return {
+                key: _encode(item, f"{place}.{key}", tensors, storages)
+                for key, item in value.items()
+            }
+        return {
+            "$": "dict",
+            "of": [
+                [_encode_key(key, place), _encode(item, f"{place}.{key}", tensors, storages)]
+                for key, item in value.items()
+            ],
+        }
+    if isinstance(value, list | tuple):
+        items = [_encode(item, f"{place}.{i}", tensors, storages) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"$": "tuple", "of": items}
+    if isinstance(value, Tensor):
+        tensor, kind = value.detach().contiguous(), "tensor"
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        tensor, kind = torch.from_numpy(np.array(value, order="C")), "array"
+    else:
+        described = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"a checkpoint cannot hold {place.lstrip('.')}, which is {described}")
+    if tensor.untyped_storage().data_ptr() in storages:
+        tensor = tensor.clone()  # the file format wants no two tensors to share memory
+    storages.add(tensor.untyped_storage().data_ptr())
+    name = place.lstrip(".")
+    while name in tensors:
+        name += "'"
+    tensors[name] = tensor
+    return {"$": kind, "of": name}
+
+
+def _encode_key(key: Any, place: str) -> Any:
+    if isinstance(key, str | int | bool) or key is None:
+        return key
+    raise TypeError(f"a checkpoint cannot hold the key {key!r} of {place.lstrip('.')}")
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$" not in value:
+        return {key: _decode(item, tensors) for key, item in value.items()}
+    kind, of = value["$"], value["of"]
+    if kind == "tensor":
+        return tensors[of]
+    if kind == "array":
+        return tensors[of].numpy(force=True)
+    if kind == "scalar":
+        return _decode(of, tensors)[()]
+    if kind == "float":
+        return float(of)
+    if kind == "tuple":
+        return tuple(_decode(item, tensors) for item in of)
+    return {key: _decode(item, tensors) for key, item in of}
+
+
+def _check_whole(checkpoint: Path) -> None:
+    manifest = _read_json(checkpoint / "manifest.json")
+    for name, num_bytes in manifest["files"].items():
+        _check_size(checkpoint / name, num_bytes)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of ours, of a version that we can read."""
+    if not path.is_file():
+        raise SlipstreamError(
+            f"{path.parent} has no {path.name}: it is half-written or not a slipstream checkpoint"
+        )
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise SlipstreamError(f"{path} is damaged ({error}): use another checkpoint") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise SlipstreamError(f"{path} was not written by slipstream: give one of its checkpoints")
+    if content.get("version", 0) > VERSION:
+        raise SlipstreamError(
+            f"{path} has format version {content['version']}, this slipstream reads up to "
+            f"{VERSION}: upgrade slipstream"
+        )
+    return content
+
+
+def _check_size(path: Path, num_bytes: int | None) -> None:
+    found = path.stat().st_size if path.is_file() else None
+    if found != num_bytes:
+        have = "missing" if found is None else f"{found} bytes"
+        raise SlipstreamError(
+            f"{path} is {have} instead of {num_bytes} bytes, so the checkpoint is half-written: "
+            "use another checkpoint"
+        )
+
+
+def _steps(root: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first."""
+    return sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal())
+
+
+def _intact(root: Path) -> str:
+    """Say which checkpoint can be used instead."""
+    for step in reversed(_steps(root) if root.is_dir() else []):
+        try:
+            _check_whole(root / str(step))
+        except SlipstreamError:
+            continue
+        return f"the checkpoint {root / str(step)} is intact"
+    return "there is no earlier checkpoint"
+
+
+def _recover(root: Path) -> None:
+    """Put back a checkpoint that was about to be replaced when the run was killed."""
+    if not root.is_dir():
+        return
+    for replaced in root.glob(".*.replaced"):
+        final = root / replaced.name.split(".")[1]
+        if not final.exists():
+            replaced.rename(final)
+
+
+def _clean(root: Path) -> None:
+    """Remove what a killed run left behind."""
+    _recover(root)
+    for suffix in ("partial", "replaced", "removed"):
+        for leftover in root.glob(f".*.{suffix}"):
+            shutil.rmtree(leftover)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
