@@ -1,0 +1,1 @@
+"""Speed, memory and learning beside peers; results stand in `results/` with their command."""

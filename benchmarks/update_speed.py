@@ -1,0 +1,165 @@
+"""How fast is one TD3 update of the transformer, and how much memory does it take?
+
+    python -m benchmarks.update_speed [--repeats 5] [--seconds 6]
+
+HalfCheetah's sizes (17 observations, 6 actions), batch 256; d_model 256, one layer, two heads,
+d_ff 512; twin critics of 2x256 on the last observation; policy delay 2; contexts 3 and 10. The
+batches are made beforehand, so that the update alone is timed. Contenders: a plain full-sequence
+TD3 (`plain_td3`), Slipstream with torch's default matrix products, and Slipstream with whichever
+product a short measurement finds faster on this processor.
+"""
+
+import json
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
+from benchmarks.plain_td3 import PlainActor, PlainCritic, PlainTD3
+from slipstream.algorithms.targets import hard_copy
+from slipstream.algorithms.td3 import TD3, TD3Config
+from slipstream.batch import Batch
+from slipstream.networks.actor import Actor
+from slipstream.networks.critic import Critic, CriticConfig
+from slipstream.networks.heads import DeterministicHead
+from slipstream.networks.inputs import StateInput
+from slipstream.networks.linear import fastest_matmul_backend, set_matmul_backend
+from slipstream.networks.transformer import TransformerBackbone, TransformerConfig
+from slipstream.spec import ArraySpec
+
+OBS_SIZE, ACTION_DIM, BATCH_SIZE, WIDTH = 17, 6, 256, 256
+D_MODEL, N_LAYERS, N_HEADS, D_FF = 256, 1, 2, 512
+NUM_BATCHES = 8
+
+PLAIN = "plain full sequence"
+DEFAULT = "slipstream, default products"
+FASTEST = "slipstream, fastest products"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    repeats: int = 5
+    """Turns of each contender."""
+    seconds: float = 6.0
+    """Time measured in each turn."""
+    contexts: tuple[int, ...] = (3, 10)
+    """Lengths of the window."""
+    contender: str | None = None
+    """Measure this one alone, at the first of the contexts, and print JSON."""
+
+
+def make_batches(context_length: int) -> list[Batch]:
+    """Windows of noise, full length."""
+    torch.manual_seed(0)
+    shape = (BATCH_SIZE, context_length)
+    mask = torch.zeros(shape)
+    mask[:, -1] = 1.0
+    return [
+        Batch(
+            window={"state": torch.randn(BATCH_SIZE, context_length + 1, OBS_SIZE)},
+            action=torch.rand(*shape, ACTION_DIM) * 2 - 1,
+            reward=torch.randn(shape),
+            terminated=torch.zeros(shape),
+            valid=torch.ones(BATCH_SIZE, context_length + 1, dtype=torch.bool),
+            mask=mask,
+        )
+        for _ in range(NUM_BATCHES)
+    ]
+
+
+def make_slipstream(context_length: int) -> TD3:
+    """Slipstream's TD3 at the benchmark's sizes."""
+    config = TransformerConfig(context_length, D_MODEL, N_LAYERS, N_HEADS, D_FF)
+    obs_spec = {"state": ArraySpec((OBS_SIZE,))}
+
+    def actor() -> Actor:
+        backbone = TransformerBackbone(config, OBS_SIZE)
+        head = DeterministicHead(D_MODEL, ACTION_DIM)
+        return Actor(StateInput(obs_spec, ["state"]), backbone, head)
+
+    def critic() -> Critic:
+        critic_config = CriticConfig(hidden=(WIDTH, WIDTH))
+        return Critic(
+            StateInput(obs_spec, ["state"]), None, ACTION_DIM, critic_config, layer_norm=False
+        )
+
+    nets = actor(), actor(), critic(), critic()
+    hard_copy(nets[1], nets[0])
+    hard_copy(nets[3], nets[2])
+    return TD3(TD3Config(), *nets)
+
+
+def make_plain(context_length: int) -> PlainTD3:
+    """The peer at the benchmark's sizes."""
+    actor = PlainActor(OBS_SIZE, ACTION_DIM, context_length, D_MODEL, N_HEADS, D_FF, N_LAYERS)
+    return PlainTD3(actor, PlainCritic(OBS_SIZE, ACTION_DIM, WIDTH))
+
+
+def measure(contender: str, context_length: int, seconds: float) -> dict[str, float]:
+    """Updates a second of one contender, in this process."""
+    use_one_core()
+    torch.set_num_threads(1)
+    batches = make_batches(context_length)
+    if contender == PLAIN:
+        plain = make_plain(context_length)
+        # The plain learner takes the last step's columns, cut here once and not in its time.
+        rows = [
+            (b.window["state"], b.action[:, -1], b.reward[:, -1:], b.terminated[:, -1:])
+            for b in batches
+        ]
+
+        def update(i: int) -> None:
+            plain.update(*rows[i % NUM_BATCHES])
+    else:
+        set_matmul_backend(fastest_matmul_backend() if contender == FASTEST else "default")
+        ours = make_slipstream(context_length)
+
+        def update(i: int) -> None:
+            ours.update(batches[i % NUM_BATCHES])
+
+    for i in range(20):
+        update(i)
+    clock, count = Clock.now(), 0
+    while Clock.now().wall - clock.wall < seconds:
+        for _ in range(10):
+            update(count)
+            count += 1
+    return clock.rates(count)
+
+
+def main(options: Options) -> None:
+    """Measure all contenders in turns, or one alone."""
+    if options.contender is not None:
+        print(json.dumps(measure(options.contender, options.contexts[0], options.seconds)))
+        return
+    results, parts = {}, []
+    for context in options.contexts:
+        print(f"context {context}")
+        turns = take_turns(
+            "benchmarks.update_speed",
+            (PLAIN, DEFAULT, FASTEST),
+            options.repeats,
+            ["--contexts", str(context), "--seconds", str(options.seconds)],
+        )
+        summary = medians(turns)
+        results[f"context {context}"] = {"medians": summary, "turns": turns}
+        parts.append(f"Context {context}:\n\n" + table(summary, PLAIN, "updates"))
+        print(parts[-1])
+    command = (
+        f"python -m benchmarks.update_speed --repeats {options.repeats} "
+        f"--seconds {options.seconds:g}"
+    )
+    settings = {
+        "obs_size": OBS_SIZE, "action_dim": ACTION_DIM, "batch_size": BATCH_SIZE,
+        "d_model": D_MODEL, "n_layers": N_LAYERS, "n_heads": N_HEADS, "d_ff": D_FF,
+        "critic": [WIDTH, WIDTH], "policy_delay": 2,
+        "fastest_matmul_backend": fastest_matmul_backend(),
+    }  # fmt: skip
+    write_results("update_speed", command, settings, results, "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
