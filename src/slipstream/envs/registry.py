@@ -1,12 +1,15 @@
 """Making single environments, from ids or functions, with errors that say what to do."""
 
 import difflib
+import os
+import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import parse_env_id
 
 from slipstream.envs import mujoco
 from slipstream.envs.recorder import EpisodeRecorder
@@ -54,12 +57,19 @@ def env_factories(
     )
 
 
-def record(factory: EnvFactory) -> EpisodeRecorder:
+def record(factory: EnvFactory, main_pid: int) -> EpisodeRecorder:
     """Make one environment that can be restored, and check that its spaces are supported.
+
+    Args:
+        factory: makes the environment.
+        main_pid: the process that trains. In any other this leaves Ctrl-C to that one, which
+            still needs the environment in order to save its state.
 
     Raises:
         SlipstreamError: not a gymnasium environment, or a space that is not supported.
     """
+    if os.getpid() != main_pid:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     env = factory()
     if not isinstance(env, gym.Env):
         raise SlipstreamError(
@@ -93,6 +103,10 @@ def resolve_id(env_id: str) -> str:
         from slipstream.envs import probe
 
         probe.register()
+    try:
+        parse_env_id(env_id.rpartition(":")[2])
+    except gym.error.Error as error:
+        raise SlipstreamError(_unknown(env_id)) from error
     # "module:Name-v0" is registered by importing the module, which gymnasium does while making it.
     if ":" not in env_id and env_id not in gym.registry and _unversioned(env_id) is None:
         raise SlipstreamError(_unknown(env_id))
@@ -120,6 +134,12 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         raise SlipstreamError(_unknown(env_id)) from error
     except (gym.error.DependencyNotInstalled, ImportError) as error:
         raise SlipstreamError(_missing(env_id, error)) from error
+    except TypeError as error:
+        if not env_kwargs:
+            raise
+        raise SlipstreamError(
+            f"{env_id} cannot be made with {dict(env_kwargs)}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _unversioned(env_id: str) -> str | None:
@@ -146,7 +166,7 @@ def _missing(env_id: str, error: Exception) -> str:
     detail = " ".join(str(error).split())
     if mujoco.is_mujoco(env_id):
         return f'{env_id} cannot be made ({detail}): pip install "gymnasium[mujoco]"'
-    module = getattr(error, "name", None)
+    module = getattr(error, "name", None) or env_id.rpartition(":")[0]
     if module and "pip install" not in detail:
         detail = f"{detail}: pip install the package that provides {module!r}"
     return f"{env_id} cannot be made, a package is missing: {detail}"

@@ -1,5 +1,6 @@
 """One adapter over every vectorised environment: all auto-reset dialects end here."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,6 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from slipstream.envs.autoreset import autoreset_mode, final_obs, success_flag
-from slipstream.envs.recorder import EpisodeRecorder
 from slipstream.envs.registry import EnvFactory, env_factories, record
 from slipstream.envs.spaces import action_bounds, observation_spec, to_numpy
 from slipstream.errors import SlipstreamError
@@ -123,7 +123,9 @@ class VecEnv:
         Raises:
             SlipstreamError: bad seeds, or an observation that is not finite.
         """
-        if seed is not None and not isinstance(seed, int | np.integer):
+        if isinstance(seed, int | np.integer):
+            seed = int(seed)
+        elif seed is not None:
             seed = [int(value) for value in seed]
             if len(seed) != self.num_envs:
                 raise SlipstreamError(
@@ -155,8 +157,17 @@ class VecEnv:
         if not self.current_obs:
             raise SlipstreamError(f"{self.spec.env_id} was stepped before reset(): call it first")
         acted = ~self._reset_is_due
-        raw_obs, reward, terminated, truncated, infos = self._vector_env.step(self._rescale(action))
-        reward = to_numpy(reward).astype(np.float64)
+        try:
+            raw_obs, reward, terminated, truncated, infos = self._vector_env.step(
+                self._rescale(action)
+            )
+        except (EOFError, ConnectionError) as error:
+            self._end_processes()
+            raise SlipstreamError(
+                f"a process that runs {self.spec.env_id} died (out of memory, or killed): resume "
+                "with fewer num_envs or without parallel environments"
+            ) from error
+        reward = np.where(acted, to_numpy(reward).astype(np.float64), 0.0)
         terminated, truncated = (np.array(to_numpy(end), bool) for end in (terminated, truncated))
         done = terminated | truncated
         self._episode_length += acted
@@ -257,7 +268,19 @@ class VecEnv:
 
     def close(self) -> None:
         """Release the environments and their processes. May be called twice."""
-        self._vector_env.close()
+        try:
+            self._vector_env.close()
+        except (EOFError, ConnectionError):
+            self._end_processes()
+
+    def _end_processes(self) -> None:
+        """End what is left once a process has died: an orderly close would wait for it."""
+        inner = self._vector_env.unwrapped
+        if isinstance(inner, AsyncVectorEnv):
+            for process in inner.processes:
+                process.terminate()
+                process.join()
+            inner.closed = True
 
     def _clear_statistics(self) -> None:
         self._episode_return = np.zeros(self.num_envs)
@@ -307,9 +330,10 @@ class VecEnv:
         return merged
 
     def _check_reward(self, reward: np.ndarray) -> None:
-        if np.isfinite(reward).all():
+        finite = np.abs(reward) <= np.finfo(np.float32).max  # also false for NaN
+        if finite.all():
             return
-        i = int(np.argmax(~np.isfinite(reward)))
+        i = int(np.argmin(finite))
         raise SlipstreamError(
             f"{self.spec.env_id} returned the reward {reward[i]} in environment {i} at step "
             f"{self._episode_length[i]} of its episode: {_UNSTABLE}"
@@ -368,7 +392,7 @@ def make_env(
     vector_class = AsyncVectorEnv if parallel else SyncVectorEnv
     return VecEnv(
         vector_class(
-            [partial(record, factory) for factory in factories],
+            [partial(record, factory, os.getpid()) for factory in factories],
             copy=False,
             autoreset_mode=AutoresetMode.SAME_STEP,
         ),
