@@ -127,11 +127,10 @@ def test_identity_tells_where_each_row_comes_from():
     for episode in range(6):
         obs, _ = env.reset()
         assert obs.tolist() == [2, episode, 0]
-        ended = False
-        while not ended:
+        terminated = truncated = False
+        while not (terminated or truncated):
             obs, reward, terminated, truncated, _ = env.step(np.zeros(1))
             assert reward == probe.identity_reward(*(int(x) for x in obs))
-            ended = terminated or truncated
         rows.append((int(obs[2]), terminated, truncated))
     assert [length for length, _, _ in rows] == [2, 1] * 3
     assert [ends for _, *ends in rows] == [[True, False], [True, True], [False, True]] * 2

@@ -1,7 +1,11 @@
 """Ids, functions and what is wrong with them."""
 
+from typing import Any, cast
+
 import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from slipstream.envs import registry
 from slipstream.envs.mujoco import successor
@@ -77,7 +81,7 @@ def _raise(error):
     ],
 )
 def test_a_missing_package_is_named(monkeypatch, error, message):
-    spec = gym.envs.registration.EnvSpec("Thing-v0", _raise(error))
+    spec = EnvSpec("Thing-v0", _raise(error))
     monkeypatch.setitem(gym.registry, "Thing-v0", spec)
     with pytest.raises(SlipstreamError, match=message):
         make_env("Thing-v0")
@@ -92,7 +96,9 @@ def test_a_missing_mujoco_names_the_extra(monkeypatch):
 
 def test_env_kwargs_are_passed_and_named_when_wrong():
     env = make_env("slipstream/ProbeMemory-v0", env_kwargs={"delay": 7})
-    assert env._vector_env.envs[0].unwrapped.delay == 7
+    env.reset(seed=0)
+    lengths = [e.length for _ in range(8) for e in env.step(np.zeros((1, 1))).episodes]
+    assert lengths == [8]
     with pytest.raises(SlipstreamError, match=r"cannot be made with \{'dela': 7\}"):
         make_env("slipstream/ProbeMemory-v0", env_kwargs={"dela": 7})
     with pytest.raises(SlipstreamError, match=r"env_kwargs .* are for an id only"):
@@ -121,10 +127,14 @@ def test_num_envs_must_fit_what_is_given():
         make_env(vector, num_envs=3)
 
 
-def test_what_is_no_env_is_refused():
-    with pytest.raises(SlipstreamError, match=r"returned int: it must return a gymnasium\.Env"):
-        make_env(lambda: 1)
-    with pytest.raises(SlipstreamError, match="cannot make an environment of int"):
-        make_env(3)
-    with pytest.raises(SlipstreamError, match="cannot make an environment of PendulumEnv"):
-        make_env(gym.make("Pendulum-v1").unwrapped)
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (lambda: 1, r"returned int: it must return a gymnasium\.Env"),
+        (3, "cannot make an environment of int"),
+        (gym.make("Pendulum-v1"), "cannot make an environment of .*: give an id, a function"),
+    ],
+)
+def test_what_is_no_env_is_refused(env, message):
+    with pytest.raises(SlipstreamError, match=message):
+        make_env(cast("Any", env))

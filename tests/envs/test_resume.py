@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -27,11 +28,11 @@ MUJOCO = [
 ]
 
 
-def through_files(state):
+def through_files(state: dict[str, Any]) -> dict[str, Any]:
     """The state as a checkpoint keeps it: arrays apart, the rest as JSON."""
     arrays = {}
 
-    def split(value, path):
+    def split(value: Any, path: str) -> Any:
         if isinstance(value, dict):
             assert all(isinstance(key, str) for key in value)
             return {key: split(inner, f"{path}/{key}") for key, inner in value.items()}
@@ -41,7 +42,7 @@ def through_files(state):
             return {"__array__": path}
         return value
 
-    def join(value):
+    def join(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         if "__array__" in value:

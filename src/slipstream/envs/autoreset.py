@@ -63,7 +63,7 @@ def final_obs(infos: Mapping[str, Any], done: np.ndarray, env_id: str) -> np.nda
     )
 
 
-def success_flag(infos: Mapping[str, Any], i: int, done: bool) -> bool | None:
+def success_flag(infos: Mapping[str, Any], i: int | np.intp, done: bool) -> bool | None:
     """Whether environment i reported success in the step just taken; None if it says nothing.
 
     Args:

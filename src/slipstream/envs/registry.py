@@ -13,7 +13,7 @@ from gymnasium.envs.registration import parse_env_id
 
 from slipstream.envs import mujoco
 from slipstream.envs.recorder import EpisodeRecorder
-from slipstream.envs.spaces import action_bounds, observation_spec
+from slipstream.envs.spaces import ActionScale, observation_spec
 from slipstream.errors import SlipstreamError
 
 EnvFactory = Callable[[], gym.Env[Any, Any]]
@@ -79,7 +79,7 @@ def record(factory: EnvFactory, main_pid: int) -> EpisodeRecorder:
     recorder = EpisodeRecorder(env)
     # Here, before the vector environment meets a space that it cannot batch.
     observation_spec(env.observation_space, recorder.description[0])
-    action_bounds(env.action_space, recorder.description[0])
+    ActionScale(env.action_space, recorder.description[0])
     return recorder
 
 

@@ -38,35 +38,74 @@ def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]
     return {"state": ArraySpec((int(np.prod(space.shape)),))}
 
 
-def action_bounds(space: gym.Space[Any], env_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action of an environment, flattened.
+class ActionScale:
+    """Takes actions in [-1, 1] to an environment's own units; the only place that does.
 
-    Args:
-        space: the action space of a single environment.
-        env_id: the environment's name, for error messages.
-
-    Returns:
-        (A,) float64 low and high.
-
-    Raises:
-        SlipstreamError: the space is not a Box of floats with finite bounds.
+    Attributes:
+        low: (A,) float64, lowest action of the environment, flattened.
+        high: (A,) float64, highest.
     """
-    if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise SlipstreamError(
-            f"{env_id} has the action space {_one_line(space)}, but only continuous actions (a Box "
-            "of floats) are supported: choose an environment with continuous actions, for example "
-            "Pendulum-v1 or HalfCheetah-v5"
-        )
-    low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
-    unbounded = ~(np.isfinite(low) & np.isfinite(high))
-    if unbounded.any():
-        component = int(np.argmax(unbounded))
-        raise SlipstreamError(
-            f"{env_id} has an unbounded action: component {component} lies in [{low[component]}, "
-            f"{high[component]}]; pass a function that returns the environment wrapped in "
-            "gymnasium.wrappers.RescaleAction or with finite bounds of its own"
-        )
-    return low, high
+
+    def __init__(self, space: gym.Space[Any], env_id: str) -> None:
+        """Read the bounds.
+
+        Args:
+            space: the action space of a single environment.
+            env_id: the environment's name, for error messages.
+
+        Raises:
+            SlipstreamError: the space is not a Box of floats with finite bounds.
+        """
+        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+            raise SlipstreamError(
+                f"{env_id} has the action space {_one_line(space)}, but only continuous actions (a "
+                "Box of floats) are supported: choose an environment with continuous actions, for "
+                "example Pendulum-v1 or HalfCheetah-v5"
+            )
+        low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
+        unbounded = ~(np.isfinite(low) & np.isfinite(high))
+        if unbounded.any():
+            j = int(np.argmax(unbounded))
+            raise SlipstreamError(
+                f"{env_id} has an unbounded action: component {j} lies in [{low[j]}, {high[j]}]; "
+                "pass a function that returns the environment with finite bounds of its own, or "
+                "wrapped in one of gymnasium.wrappers that sets them"
+            )
+        self.low, self.high = low, high
+        self._env_id = env_id
+        self._centre, self._half = (low + high) / 2, (high - low) / 2
+        self._shape, self._dtype = tuple(space.shape), space.dtype
+
+    def to_env(self, action: np.ndarray, num_envs: int) -> np.ndarray:
+        """Clip to [-1, 1] and rescale to [low, high].
+
+        Args:
+            action: (N, A).
+            num_envs: N.
+
+        Returns:
+            (N, *) in the shape and dtype of the environment's action space.
+
+        Raises:
+            SlipstreamError: wrong shape, or not finite.
+        """
+        expected = (num_envs, len(self.low))
+        action = np.asarray(action, np.float64)
+        if action.shape != expected:
+            raise SlipstreamError(
+                f"{self._env_id} takes actions of shape {expected}, got {action.shape}: give one "
+                "row for each environment"
+            )
+        if not np.isfinite(action).all():
+            i, j = np.argwhere(~np.isfinite(action))[0]
+            raise SlipstreamError(
+                f"component {j} of the action for environment {i} is {action[i, j]}: the policy "
+                "diverged, lower the learning rates or look at the training metrics"
+            )
+        action = np.minimum(np.maximum(action, -1.0), 1.0) * self._half + self._centre
+        # Once more, because rounding may step over a bound.
+        action = np.minimum(np.maximum(action, self.low), self.high)
+        return action.reshape(num_envs, *self._shape).astype(self._dtype)
 
 
 def to_numpy(value: Any) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -11,56 +10,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from slipstream.envs.autoreset import autoreset_mode, final_obs, success_flag
 from slipstream.envs.registry import EnvFactory, env_factories, record
-from slipstream.envs.spaces import action_bounds, observation_spec, to_numpy
+from slipstream.envs.spaces import ActionScale, observation_spec, to_numpy
+from slipstream.envs.step_result import Episode, StepResult
 from slipstream.errors import SlipstreamError
 from slipstream.spec import EnvSpec
 
-
-@dataclass(frozen=True)
-class Episode:
-    """An episode that ended.
-
-    Attributes:
-        env_index: which of the environments it ran in.
-        episode_return: undiscounted sum of its rewards.
-        length: its number of transitions.
-        success: whether the environment reported success at any step; None if it never reports.
-    """
-
-    env_index: int
-    episode_return: float
-    length: int
-    success: bool | None
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one call of `VecEnv.step` did to N environments.
-
-    The arrays are the caller's to keep (the environment never overwrites them), but `next_obs`
-    and `obs` may share memory with each other: do not write into them.
-
-    Attributes:
-        next_obs: key -> (N, *), the true next observation, an episode's last one included.
-        reward: (N,) float32.
-        terminated: (N,) bool, the episode reached a terminal state.
-        truncated: (N,) bool, the episode was cut; both may be true at once.
-        obs: key -> (N, *), what to act on next: differs from `next_obs` only where a new episode
-            began.
-        started: (N,) bool, `obs` is the first observation of a new episode.
-        acted: (N,) bool, False where the call only began a new episode, ignoring the action: there
-            was no transition, so `next_obs` is `obs`, the reward 0 and both ends False.
-        episodes: the episodes that ended in this call.
-    """
-
-    next_obs: dict[str, np.ndarray]
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    obs: dict[str, np.ndarray]
-    started: np.ndarray
-    acted: np.ndarray
-    episodes: tuple[Episode, ...]
+__all__ = ["EnvFactory", "Episode", "StepResult", "VecEnv", "make_env"]
 
 
 class VecEnv:
@@ -98,14 +53,9 @@ class VecEnv:
         self._recorded = recorded
         name, max_episode_steps = _describe(vector_env, recorded)
         obs_spec = observation_spec(vector_env.single_observation_space, name)
-        low, high = action_bounds(vector_env.single_action_space, name)
-        self.spec = EnvSpec(
-            name, obs_spec, tuple(low.tolist()), tuple(high.tolist()), max_episode_steps
-        )
-        self._action_low, self._action_high = low, high
-        self._action_centre, self._action_scale = (low + high) / 2, (high - low) / 2
-        self._action_shape = (self.num_envs, *(vector_env.single_action_space.shape or ()))
-        self._action_dtype = vector_env.single_action_space.dtype
+        self._action_scale = ActionScale(vector_env.single_action_space, name)
+        low, high = self._action_scale.low.tolist(), self._action_scale.high.tolist()
+        self.spec = EnvSpec(name, obs_spec, tuple(low), tuple(high), max_episode_steps)
         self._autoreset_mode = autoreset_mode(vector_env, name)
         self.current_obs = {}
         self.restarted = np.zeros(self.num_envs, bool)
@@ -157,54 +107,36 @@ class VecEnv:
         if not self.current_obs:
             raise SlipstreamError(f"{self.spec.env_id} was stepped before reset(): call it first")
         acted = ~self._reset_is_due
-        try:
-            raw_obs, reward, terminated, truncated, infos = self._vector_env.step(
-                self._rescale(action)
-            )
-        except (EOFError, ConnectionError) as error:
-            self._end_processes()
-            raise SlipstreamError(
-                f"a process that runs {self.spec.env_id} died (out of memory, or killed): resume "
-                "with fewer num_envs or without parallel environments"
-            ) from error
-        reward = np.where(acted, to_numpy(reward).astype(np.float64), 0.0)
-        terminated, truncated = (np.array(to_numpy(end), bool) for end in (terminated, truncated))
+        raw_obs, reward, terminated, truncated, infos = self._step_raw(action)
         done = terminated | truncated
+        reward[self._reset_is_due] = 0.0
         self._episode_length += acted
         self._check_reward(reward)
         self._episode_return += reward
 
         next_obs = obs = self._convert(raw_obs)
-        started = ~acted
-        same_step = self._autoreset_mode is not AutoresetMode.NEXT_STEP
-        if done.any() and same_step:
+        started = self._reset_is_due
+        any_done = bool(done.any())
+        if self._autoreset_mode is AutoresetMode.NEXT_STEP:
+            self._reset_is_due = done.copy()
+        elif any_done:
             started = done.copy()
             if self._autoreset_mode is AutoresetMode.DISABLED:
                 first, _ = self._vector_env.reset(options={"reset_mask": done.copy()})
-                obs = self._merge(next_obs, self._convert(first), done)
+                obs = _merge(next_obs, self._convert(first), done)
             else:
                 final = final_obs(infos, done, self.spec.env_id)
-                next_obs = self._merge(obs, self._convert(final), done)
+                next_obs = _merge(obs, self._convert(final), done)
         self._check_obs(next_obs)
         if obs is not next_obs:
             self._check_obs(obs, first=done)
-        for i in np.flatnonzero(acted):
-            success = success_flag(infos, int(i), bool(done[i]))
-            if success is not None:
-                self._success[i] = max(self._success[i], int(success))
-        episodes = tuple(self._end_episode(int(i)) for i in np.flatnonzero(done))
-        if not same_step:
-            self._reset_is_due = done.copy()
+        if infos:
+            self._note_success(infos, acted, done)
+        episodes = tuple(self._end_episode(i) for i in np.flatnonzero(done)) if any_done else ()
         self.current_obs = obs
+        reward = reward.astype(np.float32)
         return StepResult(
-            next_obs,
-            reward.astype(np.float32),
-            terminated,
-            truncated,
-            obs,
-            started,
-            acted,
-            episodes,
+            next_obs, reward, terminated, truncated, obs, started.copy(), acted, episodes
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,28 +220,40 @@ class VecEnv:
         self._success = np.full(self.num_envs, -1, np.int8)  # -1: never reported
         self._reset_is_due = np.zeros(self.num_envs, bool)  # by the next step (NEXT_STEP only)
 
-    def _end_episode(self, i: int) -> Episode:
+    def _note_success(self, infos: Mapping[str, Any], acted: np.ndarray, done: np.ndarray) -> None:
+        for i in np.flatnonzero(acted):
+            success = success_flag(infos, i, bool(done[i]))
+            if success is not None:
+                self._success[i] = max(self._success[i], int(success))
+
+    def _end_episode(self, i: np.intp) -> Episode:
         success = None if self._success[i] < 0 else bool(self._success[i])
-        episode = Episode(i, float(self._episode_return[i]), int(self._episode_length[i]), success)
+        episode = Episode(
+            int(i), float(self._episode_return[i]), int(self._episode_length[i]), success
+        )
         self._episode_return[i], self._episode_length[i], self._success[i] = 0.0, 0, -1
         return episode
 
-    def _rescale(self, action: np.ndarray) -> np.ndarray:
-        expected = (self.num_envs, self.spec.action_dim)
-        action = np.asarray(action, np.float64)
-        if action.shape != expected:
+    def _step_raw(
+        self, action: np.ndarray
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]]:
+        """One step of the vector environment, reward and ends as arrays of our own."""
+        action = self._action_scale.to_env(action, self.num_envs)
+        try:
+            raw_obs, reward, terminated, truncated, infos = self._vector_env.step(action)
+        except (EOFError, ConnectionError) as error:
+            self._end_processes()
             raise SlipstreamError(
-                f"{self.spec.env_id} takes actions of shape {expected}, got {action.shape}"
-            )
-        if not np.isfinite(action).all():
-            i, j = np.argwhere(~np.isfinite(action))[0]
-            raise SlipstreamError(
-                f"component {j} of the action for environment {i} is {action[i, j]}: the policy "
-                "diverged, lower the learning rates or look at the training metrics"
-            )
-        action = np.clip(action, -1.0, 1.0) * self._action_scale + self._action_centre
-        action = np.clip(action, self._action_low, self._action_high)  # rounding may step over
-        return action.reshape(self._action_shape).astype(self._action_dtype)
+                f"a process that runs {self.spec.env_id} died (out of memory, or killed): resume "
+                "with fewer num_envs or without parallel environments"
+            ) from error
+        return (
+            raw_obs,
+            np.array(to_numpy(reward), np.float64),
+            np.array(to_numpy(terminated), np.bool_),
+            np.array(to_numpy(truncated), np.bool_),
+            infos,
+        )
 
     def _convert(self, raw_obs: Any) -> dict[str, np.ndarray]:
         """Raw observations (rows, *) to owned arrays; the row count is the caller's."""
@@ -319,15 +263,6 @@ class VecEnv:
         # to infinity is reported by the check that follows.
         with np.errstate(over="ignore"):
             return {key: np.array(raw, spec.dtype).reshape(len(raw), *spec.shape)}
-
-    def _merge(
-        self, obs: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """`obs` with the rows (N,) bool taken from `other`."""
-        merged = {key: value.copy() for key, value in obs.items()}
-        for key, value in merged.items():
-            value[rows] = other[key][rows]
-        return merged
 
     def _check_reward(self, reward: np.ndarray) -> None:
         finite = np.abs(reward) <= np.finfo(np.float32).max  # also false for NaN
@@ -411,3 +346,13 @@ def _describe(vector_env: VectorEnv[Any, Any, Any], recorded: bool) -> tuple[str
     if spec is not None:
         return spec.id, spec.max_episode_steps
     return type(inner).__name__, getattr(inner, "max_episode_steps", None)
+
+
+def _merge(
+    obs: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`obs` with the rows (N,) bool taken from `other`."""
+    merged = {key: value.copy() for key, value in obs.items()}
+    for key, value in merged.items():
+        value[rows] = other[key][rows]
+    return merged
