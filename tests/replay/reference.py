@@ -54,12 +54,13 @@ class Reference:
 
     def keep(self, capacity: int, keep: int | None) -> None:
         """Forget all but the newest rows, as `ReplayBuffer.resized`."""
+        forgotten = [self.oldest(env) for env in range(self.num_envs)]
         self.rows_per_env = capacity // self.num_envs
         share = self.rows_per_env if keep is None else max(keep // self.num_envs, 1)
         for env in range(self.num_envs):
-            oldest = max(self.num_rows(env) - min(share, self.rows_per_env), self.oldest(env))
+            kept_from = self.num_rows(env) - min(share, self.rows_per_env)
             for episode in self.episodes[env]:
-                episode.first_row -= oldest
+                episode.first_row -= max(kept_from, forgotten[env])
 
     def oldest(self, env: int) -> int:
         return max(self.num_rows(env) - self.rows_per_env, 0)

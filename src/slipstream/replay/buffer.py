@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
-from slipstream.replay.sampling import loss_mask, num_cut, window_rows
+from slipstream.replay.sampling import Index, first_whole, loss_mask, window_rows
 from slipstream.spec import ArraySpec, EnvSpec
 
 Array = NDArray[Any] | Tensor
@@ -85,22 +85,20 @@ class ReplayBuffer:
             for name, column in _columns(spec).items()
         }
         on_cpu = self.device.type == "cpu"
-        # Writing through numpy views costs a tenth of indexing CPU tensors.
-        self._views = {key: value.numpy() for key, value in self._rows.items()} if on_cpu else {}
-        self._step: NDArray[np.int32] = (
-            self._views["step"] if on_cpu else np.zeros(num_rows, np.int32)
+        # Through numpy views of the CPU's memory an access costs a fraction of a torch one.
+        self._views: dict[str, NDArray[Any]] = (
+            {name: rows.numpy() for name, rows in self._rows.items()} if on_cpu else {}
         )
-        self._table: NDArray[np.int32] = (
-            self._views["table"] if on_cpu else np.zeros(num_rows, np.int32)
-        )
-        self._env = np.arange(num_envs)
-        self._base = self._env * self.rows_per_env
-        self._head = np.full(num_envs, -1)  # rows ever written, less one: counts on, never wraps
+        self._step = self._views["step"] if on_cpu else np.zeros(num_rows, np.int32)
+        self._table = self._views["table"] if on_cpu else np.zeros(num_rows, np.int32)
+        self._base = np.arange(num_envs) * self.rows_per_env
+        self._head = np.full(num_envs, -1)  # rows ever written, less one; the slot is modulo L
         self._count = np.zeros(num_envs, np.int64)  # transitions ever stored
         self._first = np.zeros(num_envs, np.int64)  # oldest transition whose row is still there
         self._pending = np.zeros(num_envs, np.bool_)  # the head row waits for its action
-        self._eligible: dict[int, tuple[int, Tensor | int, Tensor | None]] = {}
-        self._reach: dict[int, Tensor] = {}
+        self._whole: dict[int, NDArray[np.int64]] = {}  # context -> oldest drawable transition
+        self._eligible: dict[int, tuple[int, Index, Index]] = {}
+        self._reach: dict[int, Index] = {}
 
     @staticmethod
     def bytes_required(spec: EnvSpec, capacity: int, num_envs: int = 1) -> int:
@@ -140,13 +138,14 @@ class ReplayBuffer:
             obs: key -> (E, *).
             started: (E,) bool, the environments that begin an episode; None for all.
         """
-        envs = self._chosen(started)
-        if len(envs) == 0:
-            return
-        fresh = self._pending[envs] & (self._step[self._head_rows(envs)] == 0)
-        self._advance(envs if not fresh.any() else envs[~fresh])
-        rows = self._head_rows(envs)
-        self._write_obs(rows, obs, envs)
+        if started is None:
+            started = np.ones(self.num_envs, np.bool_)
+        replaced = self._pending & (self._step[self._head_rows()] == 0)
+        self._advance(started & ~replaced)
+        envs = np.flatnonzero(started)
+        rows = self._head_rows()[envs]
+        for key in self.spec.obs:
+            self._write(f"obs.{key}", rows, obs[key], envs)
         self._write_step(rows, np.zeros(len(envs), np.int32))
         self._pending[envs] = True
         self._eligible.clear()
@@ -173,28 +172,25 @@ class ReplayBuffer:
         Raises:
             SlipstreamError: an environment acted before `begin` gave its first observation.
         """
-        envs = self._chosen(acted)
-        if len(envs) == 0:
-            return
+        envs = slice(None) if acted is None or np.all(acted) else np.flatnonzero(acted)
         if not self._pending[envs].all():
-            idle = envs[~self._pending[envs]].tolist()
+            idle = np.arange(self.num_envs)[envs][~self._pending[envs]].tolist()
             raise SlipstreamError(f"environment(s) {idle} acted without an episode: call begin")
-        rows = self._head_rows(envs)
+        rows = self._head_rows()[envs]
         self._write("action", rows, action, envs)
         self._write("reward", rows, reward, envs)
         self._write("terminated", rows, terminated, envs)
-        entries = self._base[envs] + self._count[envs] % self.rows_per_env
+        entries = (self._base + self._count % self.rows_per_env)[envs]
         self._table[entries] = rows
         if not self._views:
             self._rows["table"][self._to_device(entries)] = self._to_device(rows).int()
         self._count[envs] += 1
-        next_step = self._step[rows] + 1
         self._advance(envs)
-        rows = self._head_rows(envs)
-        self._write_obs(rows, next_obs, envs)
-        self._write_step(rows, next_step)
-        ended = _host(terminated).astype(np.bool_) | _host(truncated).astype(np.bool_)
-        self._pending[envs] = ~ended[envs]
+        next_rows = self._head_rows()[envs]
+        for key in self.spec.obs:
+            self._write(f"obs.{key}", next_rows, next_obs[key], envs)
+        self._write_step(next_rows, self._step[rows] + 1)
+        self._pending[envs] = ~(_flags(terminated) | _flags(truncated))[envs]
         self._eligible.clear()
 
     def num_transitions(self, context_length: int = 1) -> int:
@@ -242,40 +238,22 @@ class ReplayBuffer:
         if not 0 <= burn_in < context_length:
             raise SlipstreamError(f"burn_in is {burn_in}: use 0 to {context_length - 1}")
         last = self._draw(batch_size, context_length, generator)
-        if context_length == 1:
-            rows = last
-            succ = last + 1
-            slot_end = succ % self.rows_per_env == 0
-            succ = torch.where(slot_end, succ - self.rows_per_env, succ)
-            windows = torch.stack((last, succ), dim=1)
-            valid = torch.ones((batch_size, 2), dtype=torch.bool, device=self.device)
-            mask = torch.ones((batch_size, 1), device=self.device)
-        else:
-            reach = self._reach.get(context_length)
-            if reach is None:
-                reach = torch.arange(
-                    context_length - 1, -2, -1, dtype=torch.int32, device=self.device
-                )
-                self._reach[context_length] = reach
-            step = self._rows["step"].index_select(0, last)
-            windows = window_rows(last, reach, step, self.rows_per_env)
-            valid = reach <= step[:, None]
-            mask = loss_mask(valid, loss_steps, burn_in)
-            rows = windows[:, :-1].flatten()
-        shape = (batch_size, context_length)
-        flat = windows.view(-1)
+        reach = self._reach.get(context_length)
+        if reach is None:
+            reach = np.arange(context_length - 1, -2, -1, dtype=np.int32)
+            reach = self._reach[context_length] = reach if self._views else self._to_device(reach)
+        step = self._take("step", last)
+        windows = window_rows(last, reach, step, self.rows_per_env)
+        steps = windows[:, :-1]
+        valid = reach <= step[:, None]
+        valid = _tensor(valid) if self._views else valid
         return Batch(
-            window={
-                key: self._rows[f"obs.{key}"]
-                .index_select(0, flat)
-                .view(batch_size, context_length + 1, *column.shape)
-                for key, column in self.spec.obs.items()
-            },
-            action=self._rows["action"].index_select(0, rows).view(*shape, -1),
-            reward=self._rows["reward"].index_select(0, rows).view(shape),
-            terminated=self._rows["terminated"].index_select(0, rows).view(shape),
+            window={key: self._gather(f"obs.{key}", windows) for key in self.spec.obs},
+            action=self._gather("action", steps),
+            reward=self._gather("reward", steps),
+            terminated=self._gather("terminated", steps),
             valid=valid,
-            mask=mask,
+            mask=loss_mask(valid, loss_steps, burn_in),
             loss_steps=min(loss_steps, context_length - burn_in),
         )
 
@@ -298,7 +276,7 @@ class ReplayBuffer:
         for env in range(self.num_envs):
             stored = min(int(self._head[env]) + 1, self.rows_per_env)
             kept = min(stored, share)
-            newest = np.arange(self._head[env] - kept + 1, self._head[env] + 1)
+            newest = np.arange(stored - kept, stored) + (int(self._head[env]) + 1 - stored)
             source = self._to_device(self._base[env] + newest % self.rows_per_env)
             start = int(other._base[env])
             for name, rows in self._rows.items():
@@ -317,8 +295,8 @@ class ReplayBuffer:
         return {
             "capacity": self.capacity,
             "num_envs": self.num_envs,
-            "head": torch.from_numpy(self._head.copy()),
-            "pending": torch.from_numpy(self._pending.copy()),
+            "head": _tensor(self._head.copy()),
+            "pending": _tensor(self._pending.copy()),
             "rows": {
                 name: self._by_env(rows)[:, :used]
                 for name, rows in self._rows.items()
@@ -370,100 +348,114 @@ class ReplayBuffer:
             self._table[start : start + len(transitions)] = transitions
             self._count[env] = len(transitions)
         self._first[:] = 0
-        if not self._views:
-            self._rows["table"].copy_(torch.from_numpy(self._table))
+        self._whole.clear()
         self._eligible.clear()
+        if not self._views:
+            self._rows["table"].copy_(_tensor(self._table))
 
-    def _draw(self, batch_size: int, context_length: int, generator: Any) -> Tensor:
-        """(B,) flat rows of uniformly drawn transitions, int32."""
+    def _draw(
+        self, batch_size: int, context_length: int, generator: torch.Generator | None
+    ) -> Index:
+        """(B,) flat rows of uniformly drawn transitions."""
         total, offset, ends = self._eligibility(context_length)
         if total == 0:
             raise SlipstreamError(
                 f"no transition with a whole window of context_length {context_length} among "
                 f"{len(self)} stored rows: collect more steps before learning"
             )
-        draw = torch.randint(
-            total, (batch_size,), generator=generator, dtype=torch.int32, device=self.device
-        )
-        if ends is None:  # one environment
-            entry = (draw + offset).remainder_(self.rows_per_env)
-        else:
-            env = torch.searchsorted(ends, draw, right=True, out_int32=True)
-            assert isinstance(offset, Tensor)
-            entry = (draw + offset[env]).remainder_(self.rows_per_env) + env * self.rows_per_env
-        return self._rows["table"].index_select(0, entry)
+        drawn = torch.randint(total, (batch_size,), generator=generator, device=self.device)
+        draw: Index = drawn.numpy() if self._views else drawn
+        if self.num_envs == 1:
+            return self._take("table", (draw + offset) % self.rows_per_env)
+        search: Any = np.searchsorted if self._views else torch.searchsorted
+        env = search(ends, draw, side="right")
+        entry = (draw + offset[env]) % self.rows_per_env + env * self.rows_per_env
+        return self._take("table", entry)
 
-    def _eligibility(self, context_length: int) -> tuple[int, "Tensor | int", Tensor | None]:
-        """Number of eligible transitions, offset from a draw to its transition, ends per env."""
+    def _eligibility(self, context_length: int) -> tuple[int, Index, Index]:
+        """How many transitions can be drawn, and for each environment its offset and end.
+
+        The n-th of all is transition n + offset of the first environment whose end is beyond n.
+        """
         cached = self._eligible.get(context_length)
-        if cached is None:
-            cut = num_cut(
-                self._table.reshape(self.num_envs, -1),
-                self._step,
-                self._first,
-                self._count,
-                np.maximum(self._head + 1 - self.rows_per_env, 0) % self.rows_per_env,
-                context_length,
-            )
-            start = self._first + cut
-            ends = np.cumsum(self._count - start)
-            if self.num_envs == 1:
-                cached = (int(ends[0]), int(start[0]) % self.rows_per_env, None)
+        if cached is not None:
+            return cached
+        start = self._whole[context_length] = first_whole(
+            np.maximum(self._whole.get(context_length, 0), self._first),
+            self._count,
+            self._table,
+            self._step,
+            self._base + np.maximum(self._head + 1 - self.rows_per_env, 0) % self.rows_per_env,
+            self._base,
+            self.rows_per_env,
+            context_length,
+        )
+        number = self._count - start
+        if self.num_envs == 1:
+            cached = (int(number[0]), int(start[0]), None)
+        else:
+            ends = np.cumsum(number)
+            offset = start - (ends - number)
+            if self._views:
+                cached = (int(ends[-1]), offset, ends)
             else:
-                begins = np.concatenate(([0], ends[:-1]))
-                offset = (start - begins) % self.rows_per_env
-                cached = (int(ends[-1]), self._to_device(offset).int(), self._to_device(ends).int())
-            self._eligible[context_length] = cached
+                cached = (int(ends[-1]), self._to_device(offset), self._to_device(ends))
+        self._eligible[context_length] = cached
         return cached
 
-    def _chosen(self, flags: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        if flags is None or np.all(flags):
-            return self._env
-        return np.flatnonzero(flags)
+    def _head_rows(self) -> NDArray[np.int64]:
+        """(E,) flat row of each environment's newest row."""
+        return self._base + self._head % self.rows_per_env
 
-    def _head_rows(self, envs: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._base[envs] + self._head[envs] % self.rows_per_env
-
-    def _advance(self, envs: NDArray[np.int64]) -> None:
-        """Make room for one more row of each environment; its oldest may go."""
+    def _advance(self, envs: Any) -> None:
+        """Make room for one more row of each chosen environment; its oldest may go."""
         self._head[envs] += 1
-        oldest = self._table[self._base[envs] + self._first[envs] % self.rows_per_env]
-        lost = (oldest == self._head_rows(envs)) & (self._first[envs] < self._count[envs])
-        self._first[envs] += lost
+        oldest = self._table[self._base + self._first % self.rows_per_env]
+        self._first += (oldest == self._head_rows()) & (self._first < self._count)
 
-    def _write_obs(
-        self, rows: NDArray[np.int64], obs: Mapping[str, Array], envs: NDArray[np.int64]
-    ) -> None:
-        for key in self.spec.obs:
-            self._write(f"obs.{key}", rows, obs[key], envs)
+    def _write(self, name: str, rows: NDArray[np.int64], value: Array, envs: Any) -> None:
+        """Write the chosen environments' part of a value (E, *) into their rows."""
+        if self._views:
+            self._views[name][rows] = _host(value)[envs]
+        else:
+            target = self._rows[name]
+            part = torch.as_tensor(value, device=self.device)[envs]
+            target[self._to_device(rows)] = part.to(target.dtype)
 
     def _write_step(self, rows: NDArray[np.int64], step: NDArray[np.int32]) -> None:
         self._step[rows] = step
         if not self._views:
             self._rows["step"][self._to_device(rows)] = self._to_device(step)
 
-    def _write(
-        self, name: str, rows: NDArray[np.int64], value: Array, envs: NDArray[np.int64]
-    ) -> None:
-        """Write the chosen environments' part of a value (E, *) into their rows."""
+    def _take(self, name: str, index: Index) -> Index:
         if self._views:
-            host = _host(value)
-            self._views[name][rows] = host if envs is self._env else host[envs]
-        else:
-            target = self._rows[name]
-            part = torch.as_tensor(value, device=self.device)
-            part = part if envs is self._env else part[self._to_device(envs)]
-            target[self._to_device(rows)] = part.to(target.dtype)
+            return self._views[name].take(index, axis=0)
+        return self._rows[name].index_select(0, index)
+
+    def _gather(self, name: str, index: Index) -> Tensor:
+        """Rows of a column: index (B, T) -> (B, T, *)."""
+        if self._views:
+            return _tensor(self._views[name].take(index, axis=0))
+        rows = self._rows[name]
+        return rows.index_select(0, index.reshape(-1)).view(*index.shape, *rows.shape[1:])
 
     def _by_env(self, rows: Tensor) -> Tensor:
         return rows.view(self.num_envs, self.rows_per_env, *rows.shape[1:])
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        return _tensor(array).to(self.device)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _host(value: Array) -> NDArray[Any]:
     return value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _flags(value: Array) -> NDArray[np.bool_]:
+    return _host(value).astype(np.bool_)
 
 
 def _available_bytes(device: torch.device) -> int:

@@ -12,52 +12,52 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-IntArray = NDArray[np.signedinteger[Any]]
+# Indices are numpy arrays for a buffer on the CPU, where an operation costs half of torch's, and
+# tensors elsewhere. The arithmetic is the same.
+Index = Any
 
 
-def num_cut(
+def first_whole(
+    start: NDArray[np.int64],
+    count: NDArray[np.int64],
     table: NDArray[np.int32],
     step: NDArray[np.int32],
-    first: IntArray,
-    count: IntArray,
-    oldest_slot: IntArray,
+    oldest: NDArray[np.int64],
+    base: NDArray[np.int64],
+    rows_per_env: int,
     context_length: int,
-) -> IntArray:
-    """Count each environment's oldest transitions whose history is no longer in the ring.
+) -> NDArray[np.int64]:
+    """Find each environment's oldest transition whose whole history is still in the ring.
 
-    Only the episode that lost its first rows can hold such transitions, and the history of its
-    n-th remaining transition reaches back n rows; so they are the first `context_length - 1`
-    transitions at most, and all of that episode.
+    Overwriting can only take history away from an environment's oldest transitions, and once a
+    transition is whole all later ones are. So the search goes on where the last one ended.
 
     Args:
-        table: (E, L) flat row of transition k at [env, k % L].
-        step: (E * L,) step in the episode of each row.
-        first: (E,) oldest transition whose own row is in the ring.
+        start: (E,) where to begin: no transition before it is whole.
         count: (E,) transitions ever stored.
-        oldest_slot: (E,) slot of the oldest row in the ring.
-        context_length: longest window C.
+        table: (E * L,) flat row of transition k at [env * L + k % L].
+        step: (E * L,) step in the episode of each row.
+        oldest: (E,) flat row of the oldest row in the ring.
+        base: (E,) flat row of each ring's first slot.
+        rows_per_env: slots of a ring, L.
+        context_length: longest window, C; a history is C - 1 rows, or the episode so far.
 
     Returns:
-        (E,) how many transitions, from `first` on, have no whole window of C steps.
+        (E,) the transition, or `count` where there is none.
     """
-    num_envs, rows_per_env = table.shape
-    base = np.arange(num_envs) * rows_per_env
-    length = min(context_length - 1, rows_per_env)
-    alive = np.minimum(count - first, length)
-    if length == 0 or not alive.any():
-        return np.zeros_like(first)
-    # In the order of the ring, the distance of a row from the oldest one is its age rank; a
-    # transition lacks history when it lies nearer to the oldest row than its window reaches back.
-    order = np.arange(length)
-    slots = (first[:, None] + order) % rows_per_env
-    rows = np.take_along_axis(table, slots, axis=1).astype(np.int64)
-    rank = (rows - base[:, None] - oldest_slot[:, None]) % rows_per_env
-    rows = np.where(order < alive[:, None], rows, 0)
-    reach = np.minimum(step[rows], context_length - 1)
-    return ((rank < reach) & (order < alive[:, None])).sum(axis=1)
+    if context_length == 1:
+        return start
+    while True:
+        rows = table[base + start % rows_per_env]
+        age_rank = (rows - oldest) % rows_per_env
+        short = age_rank < np.minimum(step[rows], context_length - 1)
+        short &= start < count
+        if not short.any():
+            return start
+        start = start + short
 
 
-def window_rows(row: Tensor, reach: Tensor, step: Tensor, rows_per_env: int) -> Tensor:
+def window_rows(row: Index, reach: Index, step: Index, rows_per_env: int) -> Index:
     """Flat rows of the windows that end with the transition at `row`.
 
     Args:
@@ -69,10 +69,12 @@ def window_rows(row: Tensor, reach: Tensor, step: Tensor, rows_per_env: int) -> 
     Returns:
         (B, T + 1) flat rows; columns before the episode's first row repeat that row.
     """
+    minimum: Any = torch.minimum if isinstance(row, Tensor) else np.minimum
     slot = row % rows_per_env
-    base = row - slot
-    back = torch.minimum(reach, step[:, None])
-    return (slot[:, None] - back).remainder_(rows_per_env).add_(base[:, None])
+    index = slot[:, None] - minimum(reach, step[:, None])
+    index %= rows_per_env
+    index += (row - slot)[:, None]
+    return index
 
 
 def loss_mask(valid: Tensor, loss_steps: int, burn_in: int = 0) -> Tensor:
