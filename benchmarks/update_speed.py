@@ -17,16 +17,13 @@ import tyro
 
 from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
 from benchmarks.plain_td3 import PlainActor, PlainCritic, PlainTD3
-from slipstream.algorithms.targets import hard_copy
-from slipstream.algorithms.td3 import TD3, TD3Config
 from slipstream.batch import Batch
-from slipstream.networks.actor import Actor
-from slipstream.networks.critic import Critic, CriticConfig
-from slipstream.networks.heads import DeterministicHead
-from slipstream.networks.inputs import StateInput
+from slipstream.networks import NetworksConfig, build_actor, build_critic
+from slipstream.networks.critic import CriticConfig
 from slipstream.networks.linear import fastest_matmul_backend, set_matmul_backend
-from slipstream.networks.transformer import TransformerBackbone, TransformerConfig
-from slipstream.spec import ArraySpec
+from slipstream.networks.transformer import TransformerConfig
+from slipstream.spec import ArraySpec, EnvSpec
+from slipstream.stages.learners import AlgorithmsConfig, Learner, build_learner, frozen_copy
 
 OBS_SIZE, ACTION_DIM, BATCH_SIZE, WIDTH = 17, 6, 256, 256
 D_MODEL, N_LAYERS, N_HEADS, D_FF = 256, 1, 2, 512
@@ -70,26 +67,20 @@ def make_batches(context_length: int) -> list[Batch]:
     ]
 
 
-def make_slipstream(context_length: int) -> TD3:
+def make_slipstream(context_length: int) -> Learner:
     """Slipstream's TD3 at the benchmark's sizes."""
-    config = TransformerConfig(context_length, D_MODEL, N_LAYERS, N_HEADS, D_FF)
-    obs_spec = {"state": ArraySpec((OBS_SIZE,))}
-
-    def actor() -> Actor:
-        backbone = TransformerBackbone(config, OBS_SIZE)
-        head = DeterministicHead(D_MODEL, ACTION_DIM)
-        return Actor(StateInput(obs_spec, ["state"]), backbone, head)
-
-    def critic() -> Critic:
-        critic_config = CriticConfig(hidden=(WIDTH, WIDTH))
-        return Critic(
-            StateInput(obs_spec, ["state"]), None, ACTION_DIM, critic_config, layer_norm=False
-        )
-
-    nets = actor(), actor(), critic(), critic()
-    hard_copy(nets[1], nets[0])
-    hard_copy(nets[3], nets[2])
-    return TD3(TD3Config(), *nets)
+    bounds = (1.0,) * ACTION_DIM
+    spec = EnvSpec(
+        "benchmark", {"state": ArraySpec((OBS_SIZE,))}, tuple(-b for b in bounds), bounds
+    )
+    # LayerNorm off, as in the peer: the comparison is of the same arithmetic.
+    config = NetworksConfig(
+        transformer=TransformerConfig(context_length, D_MODEL, N_LAYERS, N_HEADS, D_FF),
+        critic=CriticConfig(hidden=(WIDTH, WIDTH), layer_norm=False),
+    )
+    actor = build_actor("transformer", "deterministic", spec, config, None)
+    critic = build_critic(spec, config, layer_norm=False, normalizer=None)
+    return build_learner("td3", AlgorithmsConfig(), actor, critic, frozen_copy(critic))
 
 
 def make_plain(context_length: int) -> PlainTD3:
