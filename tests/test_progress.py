@@ -15,9 +15,10 @@ class Clock:
 
 
 def make(terminal, **kwargs):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=100, color_system=None)
     clock = Clock()
-    return Progress(1000, console=console, clock=clock, **kwargs), console.file, clock
+    return Progress(1000, console=console, clock=clock, **kwargs), output, clock
 
 
 def test_a_pipe_gets_a_plain_line_each_half_minute_and_at_each_stage():

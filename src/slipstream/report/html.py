@@ -245,7 +245,6 @@ def _seed_table(summary: GroupSummary) -> tuple[list[str], list[list[str]]]:
             "accelerator, switch": number(run.handed_over),
             "difference": signed(run.gain) if run.gain is not None else number(None),
             "transformer, best": number(run.best_transformer),
-            "random": number(run.random),
             "switch at": f"{switch['step']:,}, {duration(run.switch_seconds)}"
             if switch
             else number(None),
@@ -282,8 +281,7 @@ def _comparisons(summaries: Sequence[GroupSummary], figures: Path) -> list[dict[
             continue
         rows = [
             [
-                member.group.name,
-                member.group.kind,
+                f"{member.group.name} · {member.group.kind}",
                 number(member.final.value) if member.final else number(None),
                 f"{number(member.final.low)} to {number(member.final.high)}"
                 if member.final and member.final.low is not None
@@ -307,7 +305,6 @@ def _comparisons(summaries: Sequence[GroupSummary], figures: Path) -> list[dict[
                 "verdict": compare(members),
                 "header": [
                     "method",
-                    "trained",
                     "final return",
                     "95 % interval",
                     "seeds",

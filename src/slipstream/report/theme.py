@@ -60,6 +60,7 @@ def matplotlib_style(theme: Theme) -> Iterator[None]:
     settings: dict[RcKeyType, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 11,
+        "text.parse_math": False,  # a dollar sign in a name is a dollar sign
         "axes.titlesize": 12,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
