@@ -1,0 +1,61 @@
+"""Behaviour cloning of one policy by another (Zelezetsky et al. 2025, algorithms 2 and 3)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slipstream.algorithms.interfaces import DeterministicActor, PolicyOutput
+from slipstream.algorithms.optim import FusedAdam
+from slipstream.batch import Batch
+
+LOG_STD_WEIGHT = 0.1
+
+
+class Cloning:
+    """A student policy, its optimizer, and the distance to a teacher's outputs."""
+
+    def __init__(self, student: DeterministicActor, lr: float) -> None:
+        self.student = student
+        self.optimizer = FusedAdam(student.parameters(), lr)
+        self.num_updates = 0
+
+    def update(self, batch: Batch, label: PolicyOutput | Tensor) -> dict[str, Tensor]:
+        """One step towards the labels of each window's last step.
+
+        Args:
+            batch: windows; only `obs` and its validity are read.
+            label: the teacher's output at the last step, (B, 1, A), or bare actions (B, 1, A). A
+                squashed Gaussian is cloned whole: mode and log-std.
+
+        Returns:
+            The detached `loss` and `action_error`, the mean squared difference of actions.
+        """
+        output = self.student(batch.obs, batch.obs_valid, 1)
+        action = label if isinstance(label, Tensor) else label.mode
+        action_error = (output.mode - action.detach()).square().mean()
+        loss = action_error
+        log_std = getattr(label, "log_std", None)
+        if log_std is not None:
+            # In action space plus log-std rather than a KL divergence: where tanh saturates, two
+            # Gaussians far apart are the same policy.
+            spread = (output.log_std - log_std.detach()).square().mean()  # pyright: ignore
+            loss = loss + LOG_STD_WEIGHT * spread
+        self.optimizer.minimize(loss)
+        self.num_updates += 1
+        return {"loss": loss.detach(), "action_error": action_error.detach()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer and counter."""
+        return {"optimizer": self.optimizer.state_dict(), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
+
+
+@torch.no_grad()
+def action_error(student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
+    """Squared difference of two policies' modes at the same states, (N, A) -> (N,) on the CPU."""
+    return (student.mode - teacher.mode).square().mean(-1).cpu()

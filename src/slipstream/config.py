@@ -1,0 +1,195 @@
+"""The configuration of a run: nested frozen dataclasses, composed from those beside each class."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+import yaml
+from cattrs.errors import BaseValidationError
+
+from slipstream.errors import SlipstreamError
+from slipstream.networks import BACKBONES, NetworksConfig
+from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.imitation import CloningConfig
+from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
+from slipstream.stages.online import OnlineConfig
+from slipstream.stages.switch import SwitchConfig
+
+StageName = Literal["accelerate", "online"]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The environments that data is collected in."""
+
+    num_envs: int = 1
+    """Environments side by side."""
+    parallel: bool = False
+    """One process for each environment."""
+    normalize_obs: bool = False
+    """Normalize observations by their running mean and variance, saved with the policy."""
+    max_episode_steps: int | None = None
+    """Time limit in steps; None keeps the environment's own."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation without exploration; its steps are counted beside the training steps."""
+
+    every: int = 2_000
+    """Env steps between two evaluations, which are also the checks of switch and guard."""
+    episodes: int = 5
+    """Episodes for each actor, on the same seeds every time."""
+
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for periods or counts below one."""
+        for name in ("every", "episodes"):
+            if getattr(self, name) < 1:
+                raise SlipstreamError(
+                    f"eval.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run, both stages."""
+
+    env_id: str
+    """Gymnasium id, such as HalfCheetah-v5."""
+    preset: str = "default"
+    """The preset this configuration started from."""
+    seed: int = 0
+    """Seeds networks, sampling and environments."""
+    total_steps: int = 100_000
+    """Env steps of both stages together, extra episodes included, evaluation not."""
+    stages: tuple[StageName, ...] = ("accelerate", "online")
+    """Both stages, or one alone: `online` is a transformer from scratch, `accelerate` the
+    accelerator (with its clone, unless cloning is off)."""
+    algorithm: str = "sac"
+    """td3 or sac."""
+    accelerator: str = "mlp"
+    """The policy network of stage 1: mlp (or transformer)."""
+    transformer: str = "transformer"
+    """The policy network of stage 2: transformer (or mlp, for comparison)."""
+    batch_size: int = 128
+    """Windows an update."""
+    utd_ratio: float = 1.0
+    """Updates for each env step."""
+    learning_starts: int = 2_000
+    """Env steps of uniformly random actions before the first update."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    networks: NetworksConfig = field(default_factory=NetworksConfig)
+    algorithms: AlgorithmsConfig = field(default_factory=AlgorithmsConfig)
+    cloning: CloningConfig = field(default_factory=CloningConfig)
+    switch: SwitchConfig = field(default_factory=SwitchConfig)
+    accelerate: AccelerateConfig = field(default_factory=AccelerateConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    device: str = "cpu"
+    """cpu, or a CUDA device of torch."""
+    num_threads: int = 1
+    """Threads of torch. One is fastest for networks of this size, and leaves results exact."""
+    matmul: Literal["auto", "default", "onednn"] = "auto"
+    """fp32 products on the CPU: measured at the start, or fixed."""
+    log_every: int = 500
+    """Env steps between two lines of training metrics."""
+    checkpoint_every: int = 10_000
+    """Env steps between two checkpoints; one is always written at the switch and at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep, beside the best one."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for values that make no run."""
+        for name in ("total_steps", "batch_size", "log_every", "checkpoint_every", "num_threads"):
+            if getattr(self, name) < 1:
+                raise SlipstreamError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("seed", "learning_starts"):
+            if getattr(self, name) < 0:
+                raise SlipstreamError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.utd_ratio <= 0:
+            raise SlipstreamError(f"utd_ratio is {self.utd_ratio}; it must be positive")
+        if self.stages not in (("accelerate", "online"), ("accelerate",), ("online",)):
+            raise SlipstreamError(
+                f"stages are {self.stages}; choose 'accelerate online', 'accelerate' or 'online'"
+            )
+        algorithm_class(self.algorithm)
+        for name in ("accelerator", "transformer"):
+            if getattr(self, name) not in BACKBONES:
+                raise SlipstreamError(
+                    f"{name} is '{getattr(self, name)}'; choose one of {', '.join(BACKBONES)}"
+                )
+        if len(self.stages) == 2 and not self.cloning.enabled:
+            raise SlipstreamError(
+                "cloning.enabled is False, but stage 2 starts from the clone; leave one stage out"
+            )
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        context = self.networks.transformer.context_length
+        capacities = {"accelerate": self.accelerate, "online": self.online}
+        for stage in self.stages:
+            rows = capacities[stage].replay_capacity // self.env.num_envs
+            if rows < context + 1:
+                raise SlipstreamError(
+                    f"networks.transformer.context_length {context} is longer than the replay of "
+                    f"stage '{stage}', {rows} rows an environment; use a shorter context or a "
+                    f"{stage}.replay_capacity of at least {(context + 1) * self.env.num_envs}"
+                )
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain nested values, ready for JSON or YAML."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The configuration as YAML, as `--config` reads it."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def from_dict(values: Mapping[str, Any], source: str = "configuration") -> RunConfig:
+    """A configuration from plain nested values; what is left out keeps its default.
+
+    Raises:
+        SlipstreamError: an unknown field, or a value of the wrong type.
+    """
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (int, float, bool, str):
+        converter.register_structure_hook(kind, _strict)
+    try:
+        return converter.structure(values, RunConfig)
+    except BaseValidationError as error:
+        problems = "; ".join(cattrs.transform_error(error, path="config"))
+        raise SlipstreamError(f"{source}: {problems}") from error
+
+
+def _strict(value: Any, kind: type) -> Any:
+    """No silent conversions: a float field takes an int, nothing else takes another type."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+def load(path: Path) -> RunConfig:
+    """Read a YAML or JSON file (or a run's config.json).
+
+    Raises:
+        SlipstreamError: no such file, not YAML, or not a configuration.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SlipstreamError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SlipstreamError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise SlipstreamError(f"{path} holds no configuration; see `slipstream train --print-config`")
+    return from_dict(values, str(path))

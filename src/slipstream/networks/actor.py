@@ -1,0 +1,51 @@
+"""A policy: an input, a backbone and a head; its memory is a value handed in and out."""
+
+import torch
+from torch import Tensor, nn
+
+from slipstream.batch import Obs
+from slipstream.networks.heads import Deterministic, SquashedGaussian
+from slipstream.networks.inputs import StateInput
+from slipstream.networks.memory import Backbone, Carry
+
+
+class Actor(nn.Module):
+    """A policy over windows of observations, and step by step.
+
+    Acting equals training: `step` over an episode gives the same outputs as `forward` over each
+    step's window.
+    """
+
+    def __init__(self, inputs: StateInput, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.backbone = backbone
+        self.head = head
+
+    @property
+    def context_length(self) -> int:
+        """Observations the policy sees, the present one included."""
+        return self.backbone.context_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, obs: Obs, valid: Tensor, last: int = 1) -> Deterministic | SquashedGaussian:
+        """Obs key -> (B, T, *), valid (B, T) bool -> the policy at the last steps, (B, last, A)."""
+        frames = self.inputs(self.inputs.frames(obs))
+        return self.head(self.backbone(frames, valid, last))
+
+    def initial_carry(self, num_envs: int) -> Carry:
+        """The memory at an episode's start, for `num_envs` environments."""
+        return self.backbone.initial_carry(num_envs)
+
+    @torch.no_grad()
+    def step(self, obs: Obs, carry: Carry) -> tuple[Deterministic | SquashedGaussian, Carry]:
+        """Obs key -> (N, *) -> the policy at this step (N, A), and the memory for the next."""
+        window, valid, carry = self.backbone.step(self.inputs.frames(obs), carry)
+        output = self.head(self.backbone(self.inputs(window), valid, last=1))
+        if isinstance(output, SquashedGaussian):
+            return SquashedGaussian(output.mean[:, 0], output.log_std[:, 0]), carry
+        return Deterministic(output.mode[:, 0]), carry

@@ -1,0 +1,75 @@
+"""From features to actions: deterministic, and squashed Gaussian."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slipstream.networks.linear import Linear
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """One action for each state: mode (..., A) in [-1, 1]."""
+
+    mode: Tensor
+
+
+@dataclass(frozen=True)
+class SquashedGaussian:
+    """tanh of a Gaussian (Haarnoja et al. 2018b, appendix C): mean and log_std (..., A)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def mode(self) -> Tensor:
+        """tanh(mean) (..., A), the action taken in evaluation."""
+        return torch.tanh(self.mean)
+
+    def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
+        """Reparametrised actions (..., A) in (-1, 1) and their log-probabilities (...)."""
+        noise = torch.randn_like(self.mean)
+        pre_tanh = self.mean + self.log_std.exp() * noise
+        normal = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh(u)^2), in the form that does not underflow for large |u|
+        slope = 2 * (math.log(2) - pre_tanh - nn.functional.softplus(-2 * pre_tanh))
+        return torch.tanh(pre_tanh), (normal - slope).sum(-1)
+
+    def sample(self) -> Tensor:
+        """Actions (..., A) in (-1, 1)."""
+        return torch.tanh(self.mean + self.log_std.exp() * torch.randn_like(self.mean))
+
+
+class DeterministicHead(nn.Module):
+    """Features (..., F) -> Deterministic, the policy of TD3."""
+
+    def __init__(self, feature_size: int, action_dim: int) -> None:
+        super().__init__()
+        self.output = Linear(feature_size, action_dim)
+
+    def forward(self, features: Tensor) -> Deterministic:
+        """Features (..., F) -> action (..., A)."""
+        return Deterministic(torch.tanh(self.output(features)))
+
+
+class SquashedGaussianHead(nn.Module):
+    """Features (..., F) -> SquashedGaussian, the policy of SAC."""
+
+    def __init__(self, feature_size: int, action_dim: int) -> None:
+        super().__init__()
+        self.output = Linear(feature_size, 2 * action_dim)
+
+    def forward(self, features: Tensor) -> SquashedGaussian:
+        """Features (..., F) -> mean and log_std (..., A)."""
+        mean, log_std = self.output(features).chunk(2, -1)
+        return SquashedGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+
+HEADS: dict[str, type[DeterministicHead] | type[SquashedGaussianHead]] = {
+    "deterministic": DeterministicHead,
+    "squashed_gaussian": SquashedGaussianHead,
+}

@@ -1,0 +1,120 @@
+"""Matrix products, routed to whichever backend is faster on this processor.
+
+On AMD processors with AVX-512, torch's default fp32 products (MKL) run at half the speed of
+oneDNN's; on others it is the reverse. The choice is measured, never guessed from a name.
+"""
+
+import time
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Backend = Literal["default", "onednn"]
+
+_state: dict[str, Backend] = {"backend": "default"}
+
+
+def set_matmul_backend(backend: Backend) -> None:
+    """Choose the fp32 product of every `Linear` on the CPU, like torch's own backend flags."""
+    _state["backend"] = backend
+
+
+def matmul_backend() -> Backend:
+    """The backend in force."""
+    return _state["backend"]
+
+
+def onednn_available() -> bool:
+    """Whether this build of torch has the oneDNN linear operator."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def fastest_matmul_backend(rows: int = 512, width: int = 256, seconds: float = 0.15) -> Backend:
+    """Measure one forward and backward product on both backends and name the faster.
+
+    The default is kept unless oneDNN wins by 10 %. A resumed run must use the choice it started
+    with: the two backends round differently.
+    """
+    if not onednn_available():
+        return "default"
+    x, weight = torch.randn(rows, width), torch.randn(width, width, requires_grad=True)
+    bias, grad = torch.zeros(width), torch.randn(rows, width)
+    before, best = matmul_backend(), {"default": float("inf"), "onednn": float("inf")}
+    deadline = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < 3 or time.perf_counter() < deadline:
+        for backend in ("default", "onednn"):
+            set_matmul_backend(backend)
+            start = time.perf_counter()
+            linear(x, weight, bias).backward(grad)
+            best[backend] = min(best[backend], time.perf_counter() - start)
+        rounds += 1
+    set_matmul_backend(before)
+    return "onednn" if best["onednn"] < 0.9 * best["default"] else "default"
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """x (M, K), weight (N, K), bias (N,) -> (M, N), every product through oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        # Strided operands fall to a reference kernel that is orders of magnitude slower.
+        grad = grad_outputs[0].contiguous()
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        return (
+            _onednn(grad, weight.t().contiguous()) if need_x else None,
+            _onednn(grad.t().contiguous(), x.t().contiguous()) if need_weight else None,
+            grad.sum(0) if need_bias and ctx.has_bias else None,
+        )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., K), weight (N, K), bias (N,) -> (..., N)."""
+    if _state["backend"] == "onednn" and x.device.type == "cpu" and x.dtype == torch.float32:
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        return _OneDNNLinear.apply(rows, weight, bias).view(*x.shape[:-1], -1)  # pyright: ignore
+    return nn.functional.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` whose product goes through the backend in force."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return linear(input, self.weight, self.bias)
+
+
+class EnsembleLinear(nn.Module):
+    """E independent linear layers over E inputs: x (E, M, K) -> (E, M, N), one batched product."""
+
+    def __init__(self, n_members: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = in_features**-0.5  # the initialisation of nn.Linear
+        self.weight = nn.Parameter(torch.empty(n_members, in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(n_members, 1, out_features))
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        """X (E, M, K), or (M, K) for all alike -> (E, M, N); `members` keeps the first few."""
+        weight, bias = self.weight[:members], self.bias[:members]
+        if _state["backend"] == "onednn" and x.device.type == "cpu":
+            xs = x if x.dim() == 3 else [x] * len(weight)
+            return torch.stack(
+                [linear(xs[i], weight[i].t(), bias[i, 0]) for i in range(len(weight))]
+            )
+        if x.dim() == 2:
+            return torch.matmul(x, weight) + bias
+        return torch.baddbmm(bias, x, weight)

@@ -1,0 +1,57 @@
+"""The folder of a run: its name, its configuration, the versions that made it."""
+
+import json
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slipstream.errors import SlipstreamError
+
+PACKAGES = ("slipstream-rl", "torch", "gymnasium", "mujoco", "numpy")
+
+
+def new_run_dir(root: Path, env_id: str, preset: str, seed: int) -> Path:
+    """`<root>/<env>/<preset>/seed<k>-<time>`, not made yet; '/' in names becomes '_'."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = root / env_id.replace("/", "_") / preset.replace("/", "_")
+    path = folder / f"seed{seed}-{stamp}"
+    suffix = 1
+    while path.exists():
+        suffix += 1
+        path = folder / f"seed{seed}-{stamp}-{suffix}"
+    return path
+
+
+def describe_run(run_dir: Path, config: dict[str, Any]) -> None:
+    """Make the folder with `config.json` and `versions.json`.
+
+    Raises:
+        SlipstreamError: it holds a run already, or cannot be written.
+    """
+    if (run_dir / "config.json").exists():
+        raise SlipstreamError(
+            f"{run_dir} already holds a run; go on with `slipstream resume {run_dir}` or choose "
+            "another folder"
+        )
+    versions = {
+        "slipstream" if name == "slipstream-rl" else name: _version(name) for name in PACKAGES
+    }
+    versions |= {"python": sys.version.split()[0], "platform": platform.platform()}
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+        (run_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    except OSError as error:
+        raise SlipstreamError(
+            f"cannot write {run_dir}: {error.strerror}; choose another folder with --run-dir"
+        ) from error
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,181 @@
+"""Where cloning gets its windows and labels from (stage 1)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from slipstream.algorithms.cloning import Cloning
+from slipstream.batch import Batch
+from slipstream.envs.vec_env import VecEnv
+from slipstream.errors import SlipstreamError
+from slipstream.networks import Actor
+from slipstream.replay.buffer import ReplayBuffer
+from slipstream.stages.interact import rollout
+
+
+@dataclass(frozen=True)
+class CloningConfig:
+    """How the transformer is cloned from the accelerator in stage 1."""
+
+    enabled: bool = True
+    """Clone at all; off for an accelerator alone."""
+    source: Literal["relabel", "stored", "episodes"] = "relabel"
+    """Windows and labels: windows of the replay labelled by the present accelerator (costs no env
+    step), windows of the replay with the actions stored there, or noise-free episodes run for the
+    purpose, as in the paper (their steps are counted)."""
+    lr: float = 1e-3
+    """Learning rate of cloning."""
+    batch_size: int = 128
+    """Windows an update."""
+    every: int = 20
+    """Env steps between the thin updates that run all along; 0 for none."""
+    burst: int = 1000
+    """Updates in a row before each check of the switch rule."""
+    own_episodes: int = 0
+    """Episodes of the transformer itself, labelled by the accelerator (DAgger), run before each
+    burst; their steps are counted."""
+    episodes: int = 10
+    """With source=episodes: how many are run each time."""
+    episodes_every: int = 3000
+    """With source=episodes: env steps between two collections; each is followed by one epoch."""
+
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for negative sizes."""
+        for name in ("every", "burst", "own_episodes"):
+            if getattr(self, name) < 0:
+                raise SlipstreamError(
+                    f"cloning.{name} is {getattr(self, name)}; it must not be negative"
+                )
+        for name in ("batch_size", "episodes", "episodes_every"):
+            if getattr(self, name) < 1:
+                raise SlipstreamError(
+                    f"cloning.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+
+
+class Imitation:
+    """The transformer learning to act as the accelerator does.
+
+    Args:
+        config: sources and periods.
+        student: the transformer.
+        teacher: the accelerator.
+        replay: the run's replay.
+        make_env: makes a single environment for extra episodes.
+        extra_capacity: rows kept of extra episodes.
+        seed: of the extra episodes.
+    """
+
+    def __init__(
+        self,
+        config: CloningConfig,
+        student: Actor,
+        teacher: Actor,
+        replay: ReplayBuffer,
+        make_env: Callable[[], VecEnv],
+        extra_capacity: int,
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.student, self.teacher = student, teacher
+        self.replay = replay
+        self.cloning = Cloning(student, config.lr)
+        self.context_length = max(student.context_length, teacher.context_length)
+        self._make_env = make_env
+        self._env: VecEnv | None = None
+        needs_extra = config.source == "episodes" or config.own_episodes > 0
+        self.extra = ReplayBuffer(
+            replay.spec, extra_capacity if needs_extra else 2, device=replay.device
+        )
+        self._seed = seed
+        self._num_collections = 0
+
+    def step(self, before: int, now: int) -> tuple[int, dict[str, Tensor]]:
+        """What is due between two counts of env steps: thin updates, or the paper's episodes.
+
+        Returns:
+            Env steps that were spent on extra episodes, and the last update's metrics.
+        """
+        config = self.config
+        metrics: dict[str, Tensor] = {}
+        if config.source == "episodes":
+            if now // config.episodes_every == before // config.episodes_every:
+                return 0, metrics
+            num_steps = self._collect(self.teacher, config.episodes)
+            for _ in range(max(1, num_steps // config.batch_size)):  # one epoch
+                metrics = self.update()
+            return num_steps, metrics
+        if config.every:
+            for _ in range(now // config.every - before // config.every):
+                metrics = self.update()
+        return 0, metrics
+
+    def prepare_check(self) -> tuple[int, dict[str, Tensor]]:
+        """The burst (and own episodes) before the switch rule looks.
+
+        Returns:
+            Env steps that were spent on own episodes, and the last update's metrics.
+        """
+        num_steps, metrics = 0, {}
+        if self.config.own_episodes:
+            num_steps = self._collect(self.student, self.config.own_episodes)
+        for _ in range(self.config.burst):
+            metrics = self.update()
+        return num_steps, metrics
+
+    def update(self) -> dict[str, Tensor]:
+        """One cloning update; the metrics are empty while there is nothing to clone from."""
+        source = self.config.source
+        replay = self.replay
+        if source == "episodes" or (self.config.own_episodes and self._pick_extra()):
+            replay = self.extra
+        if replay.num_transitions(self.context_length) == 0:
+            return {}
+        batch = replay.sample(self.config.batch_size, self.context_length)
+        narrow = batch.trailing(self.student.context_length)
+        return self.cloning.update(narrow, self._label(batch))
+
+    def _label(self, batch: Batch) -> Any:
+        if self.config.source == "stored":
+            return batch.action[:, -1:]
+        with torch.no_grad():
+            return self.teacher(
+                batch.trailing(self.teacher.context_length).obs,
+                batch.trailing(self.teacher.context_length).obs_valid,
+                1,
+            )
+
+    def _pick_extra(self) -> bool:
+        """Half of the updates learn from the student's own states, once there are any."""
+        return self.extra.num_transitions(self.context_length) > 0 and bool(
+            self.cloning.num_updates % 2
+        )
+
+    def _collect(self, actor: Actor, num_episodes: int) -> int:
+        if self._env is None:
+            self._env = self._make_env()
+        self._num_collections += 1
+        seed = self._seed + 1000 * self._num_collections
+        return rollout(self._env, actor, self.extra, num_episodes, seed)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a kill, beside the student itself."""
+        return {
+            "cloning": self.cloning.state_dict(),
+            "extra": self.extra.state_dict(),
+            "num_collections": self._num_collections,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.cloning.load_state_dict(state["cloning"])
+        self.extra.load_state_dict(state["extra"])
+        self._num_collections = state["num_collections"]
+
+    def close(self) -> None:
+        """Release the environment of the extra episodes."""
+        if self._env is not None:
+            self._env.close()

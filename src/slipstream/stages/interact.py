@@ -1,0 +1,123 @@
+"""Stepping the environments with whichever actor collects, and storing what happens."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slipstream.envs.vec_env import StepResult, VecEnv
+from slipstream.networks import Actor, Normalizer
+from slipstream.networks.memory import Carry, reset_carry
+from slipstream.replay.buffer import ReplayBuffer
+
+Explore = Callable[[Any], Tensor]
+
+
+def to_tensors(obs: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """Observations as tensors on the policy's device."""
+    return {key: torch.from_numpy(value).to(device) for key, value in obs.items()}
+
+
+def random_action(num_envs: int, action_dim: int) -> Tensor:
+    """Uniform actions (N, A) in [-1, 1)."""
+    return torch.rand(num_envs, action_dim) * 2 - 1
+
+
+class Interaction:
+    """N environments, the observation each waits on, and the collecting actor's memory.
+
+    Args:
+        env: the environments.
+        replay: where rows go.
+        normalizer: takes in each observation while it runs; None for none.
+    """
+
+    def __init__(self, env: VecEnv, replay: ReplayBuffer, normalizer: Normalizer | None) -> None:
+        self.env = env
+        self.replay = replay
+        self.normalizer = normalizer
+        self.carry: Carry = {}
+
+    def begin(self, actor: Actor, seed: int | None = None) -> None:
+        """Start new episodes everywhere with this actor; unfinished ones count as truncated."""
+        obs = self.env.reset(seed)
+        self.replay.begin(obs)
+        self.carry = actor.initial_carry(self.env.num_envs)
+        self._observe(obs, np.ones(self.env.num_envs, dtype=bool))
+
+    def step(self, actor: Actor, explore: Explore, random: bool = False) -> StepResult:
+        """One step in every environment.
+
+        Args:
+            actor: who acts; it must have seen the episodes from their start (see `begin`).
+            explore: turns the policy's output into the action taken.
+            random: act uniformly instead; the actor's memory still moves along.
+        """
+        device = actor.device
+        output, carry = actor.step(to_tensors(self.env.current_obs, device), self.carry)
+        if random:
+            action = random_action(self.env.num_envs, self.env.spec.action_dim)
+        else:
+            with torch.no_grad():
+                action = explore(output).cpu()
+        result = self.env.step(action.numpy())
+        self.replay.add(
+            action,
+            result.reward,
+            result.terminated,
+            result.truncated,
+            result.next_obs,
+            result.acted if not result.acted.all() else None,
+        )
+        if result.started.any():
+            self.replay.begin(result.obs, result.started)
+            started = torch.from_numpy(result.started).to(device)
+            carry = reset_carry(carry, actor.initial_carry(self.env.num_envs), started)
+        self.carry = carry
+        self._observe(result.obs, result.acted | result.started)
+        return result
+
+    def _observe(self, obs: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        if self.normalizer is not None:
+            frames = np.concatenate([value[rows] for value in obs.values()], -1)
+            self.normalizer.observe(torch.from_numpy(frames).to(self.normalizer.mean.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running episodes and the collector's memory."""
+        return {"env": self.env.state_dict(), "carry": self.carry}
+
+    def load_state_dict(self, state: Mapping[str, Any], actor: Actor) -> bool:
+        """Go on where the saved interaction stood; the replay must be loaded before.
+
+        Returns:
+            False where an environment could not be restored exactly and began a new episode.
+        """
+        exact = self.env.load_state_dict(state["env"])
+        self.carry = dict(state["carry"])
+        if not exact:
+            restarted = self.env.restarted
+            self.replay.begin(self.env.current_obs, restarted)
+            fresh = actor.initial_carry(self.env.num_envs)
+            self.carry = reset_carry(self.carry, fresh, torch.from_numpy(restarted))
+        return exact
+
+
+def rollout(
+    env: VecEnv, actor: Actor, replay: ReplayBuffer, num_episodes: int, seed: int
+) -> tuple[int, list[float]]:
+    """Whole noise-free episodes of one actor, stored in a replay of their own.
+
+    Returns:
+        The env steps they took, which count, and their returns.
+    """
+    interaction = Interaction(env, replay, None)
+    interaction.begin(actor, seed)
+    returns: list[float] = []
+    num_steps = 0
+    while len(returns) < num_episodes:
+        result = interaction.step(actor, lambda output: output.mode)
+        num_steps += int(result.acted.sum())
+        returns.extend(episode.episode_return for episode in result.episodes)
+    return num_steps, returns

@@ -1,0 +1,112 @@
+"""Which learner an algorithm's name means, and how it is put together for one policy."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from slipstream.algorithms.sac import SAC, SACConfig, initial_log_alpha
+from slipstream.algorithms.targets import hard_copy
+from slipstream.algorithms.td3 import TD3, TD3Config
+from slipstream.batch import Batch
+from slipstream.errors import SlipstreamError
+from slipstream.networks import Actor, Critic, Normalizer
+
+Module = TypeVar("Module", Actor, Critic)
+
+
+class Learner(Protocol):
+    """What is learnt: `metrics = learner.update(batch)`."""
+
+    num_updates: int
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One update; detached scalars by name."""
+        ...
+
+    def explore(self, output: Any) -> Tensor:
+        """The action to take while learning, (N, A), from the policy's output."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a kill, beside the policy and the critics."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        ...
+
+
+@dataclass(frozen=True)
+class AlgorithmsConfig:
+    """Settings of every algorithm; a run reads those of the one it uses."""
+
+    td3: TD3Config = field(default_factory=TD3Config)
+    """TD3."""
+    sac: SACConfig = field(default_factory=SACConfig)
+    """SAC."""
+
+
+def _td3(
+    config: TD3Config, actor: Actor, critic: Critic, critic_target: Critic, alpha: float | None
+) -> TD3:
+    return TD3(config, actor, frozen_copy(actor), critic, critic_target)
+
+
+def _sac(
+    config: SACConfig, actor: Actor, critic: Critic, critic_target: Critic, alpha: float | None
+) -> SAC:
+    log_alpha = initial_log_alpha(config, actor.device)
+    if alpha is not None:
+        with torch.no_grad():
+            log_alpha.fill_(math.log(alpha))
+    return SAC(config, actor, critic, critic_target, log_alpha)
+
+
+ALGORITHMS = {"td3": (TD3, _td3), "sac": (SAC, _sac)}
+"""Name -> (class, how to put it together); the name is also its field in AlgorithmsConfig."""
+
+
+def algorithm_class(name: str) -> type[TD3] | type[SAC]:
+    """The class behind a name.
+
+    Raises:
+        SlipstreamError: no such algorithm.
+    """
+    if name not in ALGORITHMS:
+        raise SlipstreamError(f"there is no algorithm '{name}'; choose {' or '.join(ALGORITHMS)}")
+    return ALGORITHMS[name][0]
+
+
+def build_learner(
+    name: str,
+    config: AlgorithmsConfig,
+    actor: Actor,
+    critic: Critic,
+    critic_target: Critic,
+    alpha: float | None = None,
+) -> Learner:
+    """A learner with fresh optimizers; a target policy starts as a hard copy of the policy.
+
+    Args:
+        name: the algorithm.
+        config: settings of all algorithms.
+        actor: the policy it moves.
+        critic: the critics it moves; they belong to the run.
+        critic_target: their targets.
+        alpha: a temperature to go on with; None starts with the configured one.
+    """
+    algorithm_class(name)
+    return ALGORITHMS[name][1](getattr(config, name), actor, critic, critic_target, alpha)
+
+
+def frozen_copy(module: Module) -> Module:
+    """A target network: equal weights, no gradients, the same normalizer."""
+    normalizer = module.inputs.normalizer
+    memo: dict[int, Normalizer] = {} if normalizer is None else {id(normalizer): normalizer}
+    target = copy.deepcopy(module, memo)
+    hard_copy(target, module)
+    return target

@@ -1,0 +1,66 @@
+"""A stage: who collects, who learns, and who is cloned meanwhile."""
+
+from typing import Any
+
+from torch import Tensor
+
+from slipstream.networks import Actor
+from slipstream.replay.buffer import ReplayBuffer
+from slipstream.stages.imitation import Imitation
+from slipstream.stages.learners import Learner
+
+
+class Stage:
+    """Either stage; they differ in what they are made of.
+
+    Attributes:
+        name: "accelerate" or "online".
+        collector: the actor that interacts.
+        learner: moves that actor and the run's critics.
+        replay: where it samples.
+        batch_size: windows an update.
+        context_length: of actor and critics, whichever is longer.
+        imitation: clones the transformer from the collector (stage 1), or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        collector: Actor,
+        learner: Learner,
+        replay: ReplayBuffer,
+        batch_size: int,
+        context_length: int,
+        imitation: Imitation | None = None,
+    ) -> None:
+        self.name = name
+        self.collector = collector
+        self.learner = learner
+        self.replay = replay
+        self.batch_size = batch_size
+        self.context_length = context_length
+        self.imitation = imitation
+
+    @property
+    def ready(self) -> bool:
+        """Whether the replay holds enough for a batch."""
+        return self.replay.num_transitions(self.context_length) >= self.batch_size
+
+    def learn(self, num_updates: int) -> dict[str, Tensor]:
+        """Update policy and critics; the newest metrics."""
+        metrics: dict[str, Tensor] = {}
+        for _ in range(num_updates):
+            batch = self.replay.sample(self.batch_size, self.context_length)
+            metrics |= self.learner.update(batch)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a kill, beside networks and replay."""
+        imitation = None if self.imitation is None else self.imitation.state_dict()
+        return {"learner": self.learner.state_dict(), "imitation": imitation}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.learner.load_state_dict(state["learner"])
+        if self.imitation is not None:
+            self.imitation.load_state_dict(state["imitation"])

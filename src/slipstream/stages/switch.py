@@ -1,0 +1,160 @@
+"""When stage 1 hands over to stage 2: pure functions of the checks so far."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from slipstream.errors import SlipstreamError
+
+
+@dataclass(frozen=True)
+class SwitchConfig:
+    """The switch from stage 1 to stage 2."""
+
+    rule: Literal["matched", "plateau", "at_step"] = "matched"
+    """`matched`: the clone performs as its accelerator does; `plateau`: the accelerator has also
+    stopped improving; `at_step`: a fixed step."""
+    earliest: float = 0.5
+    """Share of total_steps before which no rule looks: an accelerator that is barely better than
+    random is nothing to clone."""
+    latest: float = 0.7
+    """Share of total_steps at which the switch happens whatever the rule says (and, for
+    `at_step`, the step)."""
+    match_ratio: float = 0.95
+    """`matched`: least (clone - random) / (accelerator - random) of the mean returns."""
+    consecutive: int = 2
+    """`matched`: checks in a row that must hold."""
+    sigmas: float = 3.0
+    """`matched`: standard errors by which the accelerator must be above random."""
+    patience: int = 3
+    """`plateau`: checks without improvement."""
+    min_improvement: float = 0.02
+    """`plateau`: what counts as one, as a share of the accelerator's rise above random."""
+
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for shares out of order."""
+        if not 0 <= self.earliest <= 1 or not 0 < self.latest <= 1:
+            raise SlipstreamError(
+                f"switch.earliest {self.earliest} and switch.latest {self.latest} are shares of "
+                "total_steps; they must lie between 0 and 1"
+            )
+        if self.rule not in RULES:
+            raise SlipstreamError(f"switch.rule is '{self.rule}'; choose one of {', '.join(RULES)}")
+        if self.consecutive < 1 or self.patience < 1:
+            raise SlipstreamError(
+                f"switch.consecutive {self.consecutive} and switch.patience {self.patience} must "
+                "be at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one look at both actors saw; episode i of each ran on the same seed.
+
+    Attributes:
+        step: counted env steps.
+        random: returns of a policy that acts uniformly.
+        accelerator: returns of the accelerator.
+        transformer: returns of its clone.
+        own_state_error: mean squared difference of their actions on the clone's own states.
+    """
+
+    step: int
+    random: tuple[float, ...]
+    accelerator: tuple[float, ...]
+    transformer: tuple[float, ...]
+    own_state_error: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to switch now, and why (or why not yet)."""
+
+    switch: bool
+    reason: str
+
+
+def decide(config: SwitchConfig, history: Sequence[Check], total_steps: int) -> Decision:
+    """Apply the configured rule to the history of checks, oldest first."""
+    step = history[-1].step
+    if config.rule != "at_step" and step < config.earliest * total_steps:
+        return Decision(False, f"before {config.earliest:.0%} of all steps")
+    decision = RULES[config.rule](config, history)
+    if decision.switch or step < config.latest * total_steps:
+        return decision
+    return Decision(True, f"{config.latest:.0%} of all steps reached; {decision.reason}")
+
+
+def check_matches(config: SwitchConfig, check: Check) -> Decision:
+    """Whether one check shows an accelerator worth cloning and a clone that equals it.
+
+    The ratio of means must reach `match_ratio`; a ratio within twice the allowed gap passes too
+    where the paired differences of the episodes could be zero (95 % t interval).
+    """
+    random, accelerator, clone = (
+        np.asarray(returns, dtype=float)
+        for returns in (check.random, check.accelerator, check.transformer)
+    )
+    rise = accelerator.mean() - random.mean()
+    error = np.hypot(_standard_error(accelerator), _standard_error(random))
+    if rise <= config.sigmas * error or rise <= 0:
+        return Decision(False, f"accelerator not {config.sigmas:g} sigma above random")
+    ratio = float((clone.mean() - random.mean()) / rise)
+    if ratio >= config.match_ratio:
+        return Decision(True, f"clone at {ratio:.2f} of the accelerator")
+    if ratio >= 2 * config.match_ratio - 1 and _paired_interval(clone - accelerator)[1] >= 0:
+        return Decision(True, f"clone at {ratio:.2f} of the accelerator, no worse within noise")
+    return Decision(False, f"clone at {ratio:.2f} of the accelerator")
+
+
+def matched(config: SwitchConfig, history: Sequence[Check]) -> Decision:
+    """The last `consecutive` checks all match."""
+    decisions = [check_matches(config, check) for check in history[-config.consecutive :]]
+    missing = [decision for decision in decisions if not decision.switch]
+    if missing:
+        return missing[-1]
+    if len(decisions) < config.consecutive:
+        return Decision(False, f"{len(decisions)} of {config.consecutive} checks matched")
+    return Decision(True, f"{decisions[-1].reason} on {len(decisions)} checks in a row")
+
+
+def plateau(config: SwitchConfig, history: Sequence[Check]) -> Decision:
+    """The last check matches, and the last `patience` brought the accelerator nothing new."""
+    if len(history) <= config.patience:
+        return Decision(False, f"{len(history)} checks, {config.patience + 1} needed")
+    means = [float(np.mean(check.accelerator)) for check in history]
+    before, recent = max(means[: -config.patience]), max(means[-config.patience :])
+    rise = before - float(np.mean(history[-1].random))
+    if recent > before + config.min_improvement * abs(rise):
+        return Decision(False, "accelerator still improving")
+    match = check_matches(config, history[-1])
+    if not match.switch:
+        return match
+    return Decision(True, f"accelerator level for {config.patience} checks; {match.reason}")
+
+
+def at_step(config: SwitchConfig, history: Sequence[Check]) -> Decision:
+    """Never of its own accord: `decide` switches at the latest step."""
+    return Decision(False, "fixed step")
+
+
+Rule = Callable[[SwitchConfig, Sequence[Check]], Decision]
+
+RULES: dict[str, Rule] = {"matched": matched, "plateau": plateau, "at_step": at_step}
+"""Name -> pure function of the checks so far, oldest first."""
+
+
+def _standard_error(returns: np.ndarray) -> float:
+    return float(stats.sem(returns)) if len(returns) > 1 else 0.0
+
+
+def _paired_interval(difference: np.ndarray) -> tuple[float, float]:
+    """95 % t interval of the mean paired difference."""
+    spread = _standard_error(difference)
+    if len(difference) < 2 or spread == 0:
+        return float(difference.mean()), float(difference.mean())
+    low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), spread)
+    return float(low), float(high)

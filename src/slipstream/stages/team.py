@@ -1,0 +1,164 @@
+"""What belongs to a run rather than to a stage: named actors, critics, replay, normalizer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from slipstream.envs.vec_env import VecEnv
+from slipstream.networks import Actor, NetworksConfig, Normalizer, build_actor, build_critic
+from slipstream.replay.buffer import ReplayBuffer
+from slipstream.spec import EnvSpec
+from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.imitation import CloningConfig, Imitation
+from slipstream.stages.learners import (
+    AlgorithmsConfig,
+    algorithm_class,
+    build_learner,
+    frozen_copy,
+)
+from slipstream.stages.online import OnlineConfig
+from slipstream.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class TeamConfig:
+    """The parts of a run's configuration that its team is built from."""
+
+    seed: int
+    num_envs: int
+    normalize_obs: bool
+    algorithm: str
+    kinds: dict[str, str]
+    batch_size: int
+    networks: NetworksConfig
+    algorithms: AlgorithmsConfig
+    cloning: CloningConfig
+    accelerate: AccelerateConfig
+    online: OnlineConfig
+    device: str
+
+
+class Team:
+    """Named actors, the critics with their targets, and the replay.
+
+    Attributes:
+        actors: "accelerator" and "transformer", those that the run has.
+        critic, critic_target: the run's critics.
+        normalizer: shared by every network, or None.
+        replay: rows of the present stage.
+    """
+
+    def __init__(
+        self, config: TeamConfig, spec: EnvSpec, make_env: Callable[[], VecEnv]
+    ) -> None:
+        self.config = config
+        self.spec = spec
+        self._make_env = make_env
+        size = sum(value.size for value in spec.obs.values())
+        self.normalizer = Normalizer(size).to(config.device) if config.normalize_obs else None
+        head = algorithm_class(config.algorithm).head
+        self.actors: dict[str, Actor] = {
+            name: build_actor(kind, head, spec, config.networks, self.normalizer).to(config.device)
+            for name, kind in config.kinds.items()
+        }
+        self._new_critic()
+        self.replay: ReplayBuffer
+
+    def _new_critic(self) -> None:
+        layer_norm = algorithm_class(self.config.algorithm).critic_layer_norm
+        critic = build_critic(self.spec, self.config.networks, layer_norm, self.normalizer)
+        self.critic = critic.to(self.config.device)
+        self.critic_target = frozen_copy(self.critic)
+
+    def enter(self, name: str, before: Stage | None = None) -> Stage:
+        """Build a stage; `before` is the one that hands over, None at the run's start."""
+        config = self.config
+        if name == "accelerate":
+            self.replay = self._new_replay(config.accelerate.replay_capacity)
+            collector, alpha = self.actors["accelerator"], None
+        else:
+            collector, alpha = self.actors["transformer"], None
+            if before is None:
+                self.replay = self._new_replay(config.online.replay_capacity)
+            else:
+                alpha = self._take_over(before)
+        return self._stage(name, collector, alpha)
+
+    def _stage(self, name: str, collector: Actor, alpha: float | None) -> Stage:
+        config = self.config
+        learner = build_learner(
+            config.algorithm, config.algorithms, collector, self.critic, self.critic_target, alpha
+        )
+        imitation = None
+        if name == "accelerate" and "transformer" in self.actors:
+            imitation = Imitation(
+                config.cloning,
+                student=self.actors["transformer"],
+                teacher=collector,
+                replay=self.replay,
+                make_env=self._make_env,
+                extra_capacity=config.accelerate.replay_capacity,
+                seed=config.seed + 500_000,
+            )
+        context = max(collector.context_length, self.critic.context_length)
+        return Stage(name, collector, learner, self.replay, config.batch_size, context, imitation)
+
+    def reenter(self, stage: Stage) -> Stage:
+        """The same stage with fresh optimizers, and targets equal to the present policy."""
+        alpha = _alpha(stage)
+        return self._stage(stage.name, stage.collector, alpha)
+
+    def _take_over(self, before: Stage) -> float | None:
+        """Carry over what the configuration says; returns the temperature to go on with."""
+        online = self.config.online
+        if not online.carry_critic:
+            self._new_critic()
+        self.replay = self.replay.resized(online.replay_capacity, online.carry_rows)
+        return _alpha(before) if online.carry_alpha else None
+
+    def _new_replay(self, capacity: int) -> ReplayBuffer:
+        return ReplayBuffer(self.spec, capacity, self.config.num_envs, self.config.device)
+
+    @property
+    def product(self) -> str:
+        """The actor that the run is for: the transformer, or an accelerator alone."""
+        return "transformer" if "transformer" in self.actors else "accelerator"
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Every network by name."""
+        return {**self.actors, "critic": self.critic, "critic_target": self.critic_target}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of every network, and the replay."""
+        networks = {name: dict(module.state_dict()) for name, module in self.modules().items()}
+        return {"networks": networks, "replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, once the stage was entered."""
+        for name, module in self.modules().items():
+            module.load_state_dict(state["networks"][name])
+        self.replay.load_state_dict(state["replay"])
+
+    def snapshot(self) -> dict[str, dict[str, torch.Tensor]]:
+        """A copy of the product and the critics that later updates do not touch."""
+        names = (self.product, "critic", "critic_target")
+        modules = self.modules()
+        return {
+            name: {key: value.clone() for key, value in modules[name].state_dict().items()}
+            for name in names
+        }
+
+    def restore(self, snapshot: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Go back to a snapshot."""
+        modules = self.modules()
+        for name, state in snapshot.items():
+            modules[name].load_state_dict(state)
+
+
+def _alpha(stage: Stage) -> float | None:
+    """The temperature of the stage's learner, if it has one."""
+    log_alpha = getattr(stage.learner, "log_alpha", None)
+    return None if log_alpha is None else float(log_alpha.exp())
