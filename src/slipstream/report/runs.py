@@ -12,7 +12,9 @@ import numpy as np
 from slipstream.errors import SlipstreamError
 
 # Settings in which the seeds of one group may differ: they choose a repetition, not a method.
-REPETITION_KEYS = frozenset({"seed", "run_dir", "runs_dir", "out", "progress", "tensorboard"})
+REPETITION_KEYS = frozenset(
+    {"seed", "tensorboard", "log_every", "checkpoint_every", "keep_checkpoints"}
+)
 
 
 class Series(NamedTuple):

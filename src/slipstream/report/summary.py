@@ -116,7 +116,7 @@ class Verdict:
 def judge(summary: GroupSummary) -> Verdict:
     """What happened, in plain words, good or bad."""
     details = [
-        f"Seed {run.seed} has stopped at step {run.last_step:,} of {run.total_steps:,}: "
+        f"Seed {run.seed} stands at step {run.last_step:,} of {run.total_steps:,}: "
         "its numbers are not final."
         for run in summary.group.runs
         if not run.finished
