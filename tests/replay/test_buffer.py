@@ -1,13 +1,45 @@
+import contextlib
+from unittest import mock
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from slipstream.errors import SlipstreamError
 from slipstream.replay import ReplayBuffer
+from slipstream.replay.storage import RowStorage
+from slipstream.spec import ArraySpec, EnvSpec
 
 from .reference import SPEC, Recorder
+
+BACKENDS = [
+    "numpy",
+    "torch",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    ),
+]
+
+
+@contextlib.contextmanager
+def indices_by(backend: str):
+    """Yield a device; "torch" does on the CPU what is done on a GPU."""
+    if backend != "torch":
+        yield {"numpy": "cpu", "cuda": "cuda"}[backend]
+        return
+    build = RowStorage.__init__
+
+    def build_off_host(self, *args):
+        build(self, *args)
+        self.on_host = False
+        self.step, self.table = self.step.copy(), self.table.copy()
+
+    with mock.patch.object(RowStorage, "__init__", build_off_host):
+        yield "cpu"
 
 
 def check(recorder: Recorder, context_length: int, batch_size: int = 64, seed: int = 0) -> None:
@@ -19,7 +51,7 @@ def check(recorder: Recorder, context_length: int, batch_size: int = 64, seed: i
         with pytest.raises(SlipstreamError):
             replay.sample(4, context_length)
         return
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(replay.device).manual_seed(seed)
     batch = replay.sample(batch_size, context_length, generator=generator)
     identity = batch.window["state"].long().tolist()
     for i in range(batch_size):
@@ -83,11 +115,258 @@ def play(recorder: Recorder, events) -> None:
                 recorder.begin(everyone)
 
 
-@settings(max_examples=120, deadline=None)
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=80, deadline=None)
 @given(histories(), st.integers(1, 8))
-def test_windows_equal_the_reference(history, context_length):
+def test_windows_equal_the_reference(backend, history, context_length):
     capacity, num_envs, events = history
+    with indices_by(backend) as device:
+        recorder = Recorder(capacity, num_envs, device=device)
+        play(recorder, events)
+        for context in {1, 2, context_length}:
+            check(recorder, context)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_windows_equal_the_reference_after_every_event(backend):
+    """The search for whole windows goes on where it ended, so ask it often on one long history."""
+    rng = np.random.default_rng(3)
+    with indices_by(backend) as device:
+        recorder = Recorder(60, 3, device=device)
+        recorder.begin(np.ones(3, bool))
+        for step in range(150):
+            recorder.add(
+                recorder.running() & (rng.random(3) < 0.9),
+                rng.random(3) < 0.05,
+                rng.random(3) < 0.05,
+            )
+            if step % 3 == 0:
+                recorder.begin(~recorder.running() | (rng.random(3) < 0.03))
+            for context in (1, 2, 5, 18):
+                check(recorder, context, batch_size=8, seed=step)
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(), st.integers(1, 5), st.integers(0, 2**31))
+def test_a_loaded_state_goes_on_bit_for_bit(history, context_length, seed):
+    capacity, num_envs, events = history
+    events = [event for event in events if event[0] != "resize"]
     recorder = Recorder(capacity, num_envs)
     play(recorder, events)
-    for context in {1, 2, context_length}:
-        check(recorder, context)
+    original = recorder.replay
+    loaded = ReplayBuffer(SPEC, capacity, num_envs)
+    junk = Recorder(capacity, num_envs, seed=1)  # what was in the buffer before must not show
+    junk.replay = loaded
+    play(junk, [("add", [True] * num_envs, [False] * num_envs, [False] * num_envs)] * 5)
+    loaded.load_state_dict(original.state_dict())
+    rng, running = np.random.default_rng(seed), recorder.running()
+    for _ in range(2 * capacity):
+        assert len(loaded) == len(original)
+        number = original.num_transitions(context_length)
+        assert loaded.num_transitions(context_length) == number
+        if number and context_length < original.rows_per_env:
+            one, other = (
+                replay.sample(16, context_length, generator=torch.Generator().manual_seed(seed))
+                for replay in (original, loaded)
+            )
+            for key in SPEC.obs:
+                assert torch.equal(one.window[key], other.window[key])
+            for name in ("action", "reward", "terminated", "valid", "mask"):
+                assert torch.equal(getattr(one, name), getattr(other, name))
+        ended = rng.random(num_envs) < 0.2
+        action = rng.uniform(-1, 1, (num_envs, 2)).astype(np.float32)
+        reward = rng.normal(size=num_envs).astype(np.float32)
+        first_obs, next_obs = (
+            {
+                "state": rng.normal(size=(num_envs, 3)).astype(np.float32),
+                "rgb": rng.integers(256, size=(num_envs, 1, 2), dtype=np.uint8),
+            }
+            for _ in range(2)
+        )
+        for replay in (original, loaded):
+            replay.add(action, reward, ended, ended, next_obs, running)
+            replay.begin(first_obs, ended | ~running)
+        running[:] = True
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_draws_are_uniform_over_eligible_transitions(num_envs):
+    recorder = Recorder(40 * num_envs, num_envs)
+    rng = np.random.default_rng(0)
+    recorder.begin(np.ones(num_envs, bool))
+    for _ in range(100):
+        recorder.add(np.ones(num_envs, bool), rng.random(num_envs) < 0.15, np.zeros(num_envs, bool))
+        recorder.begin(~recorder.running())
+    for context in (1, 4):
+        eligible = recorder.reference.windows(context)
+        generator = torch.Generator().manual_seed(0)
+        batch = recorder.replay.sample(200 * len(eligible), context, generator=generator)
+        drawn = [tuple(row) for row in batch.obs["state"][:, -1].long().tolist()]
+        counts = {key: 0 for key in eligible}
+        for key in drawn:
+            counts[key] += 1
+        assert stats.chisquare(list(counts.values())).pvalue > 0.01
+        newest = max((key for key in eligible if key[0] == 0), key=lambda key: key[1:])
+        first_steps = [key for key in eligible if key[2] == 0]
+        assert first_steps
+        assert min(counts[key] for key in (newest, *first_steps)) > 100
+
+
+def one_env(capacity: int = 20) -> Recorder:
+    recorder = Recorder(capacity, 1)
+    recorder.begin(np.array([True]))
+    return recorder
+
+
+def step(recorder: Recorder, terminated: bool = False, truncated: bool = False) -> None:
+    recorder.add(np.array([True]), np.array([terminated]), np.array([truncated]))
+
+
+def test_an_early_window_is_padded_on_the_left():
+    recorder = one_env()
+    step(recorder)
+    batch = recorder.replay.sample(2, context_length=4)
+    assert batch.window["state"][0, :, 2].tolist() == [0, 0, 0, 0, 1]
+    assert batch.valid[0].tolist() == [False, False, False, True, True]
+    assert batch.obs["state"].shape == (2, 4, 3)
+    assert batch.next_obs["rgb"].dtype == torch.uint8
+    assert batch.action.shape == (2, 4, 2)
+    assert batch.terminated.dtype == batch.reward.dtype == torch.float32
+
+
+def test_only_the_terminal_flag_reaches_the_batch():
+    for terminated, truncated in ((True, False), (False, True), (True, True)):
+        recorder = one_env()
+        step(recorder, terminated, truncated)
+        assert recorder.replay.sample(1).terminated.item() == float(terminated)
+
+
+def test_an_interrupted_episode_ends_as_truncated():
+    recorder = one_env()
+    step(recorder)
+    recorder.begin(np.array([True]))
+    step(recorder)
+    batch = recorder.replay.sample(64, 3, generator=torch.Generator().manual_seed(0))
+    assert len(recorder.replay) == 4
+    assert set(batch.window["state"][:, -1, 1].tolist()) == {0.0, 1.0}
+    assert (batch.window["state"][:, :, 1] == batch.window["state"][:, -1:, 1]).all()
+    assert not batch.terminated.any()
+
+
+def test_an_episode_without_a_step_leaves_no_row():
+    recorder = one_env()
+    recorder.begin(np.array([True]))
+    assert len(recorder.replay) == 1
+    step(recorder)
+    assert recorder.replay.sample(1).window["state"][0, :, 1].tolist() == [1, 1]
+
+
+def test_loss_mask_counts_valid_trailing_steps_after_the_burn_in():
+    recorder = one_env()
+    for _ in range(3):
+        step(recorder)
+    generator = torch.Generator().manual_seed(0)
+    batch = recorder.replay.sample(64, 4, loss_steps=4, burn_in=1, generator=generator)
+    newest = batch.window["state"][:, -1, 2].long().tolist()
+    expected = {1: [0, 0, 0, 1], 2: [0, 0, 1, 1], 3: [0, 1, 1, 1]}
+    assert set(newest) == set(expected)
+    assert batch.mask.tolist() == [expected[last] for last in newest]
+    assert batch.loss_steps == 3
+    trailing = recorder.replay.sample(64, 4, loss_steps=2, generator=generator)
+    assert trailing.loss_steps == 2
+    assert not trailing.mask[:, :2].any()
+    assert torch.equal(trailing.mask[:, 2:] > 0, trailing.obs_valid[:, 2:])
+
+
+def test_a_resized_buffer_keeps_the_newest_rows_and_goes_on():
+    recorder = one_env(capacity=50)
+    for _ in range(30):
+        step(recorder)
+    small = recorder.replay.resized(12, keep=6)
+    assert len(small) == 6
+    assert small.num_transitions() == 5
+    assert small.num_transitions(context_length=3) == 3
+    empty = recorder.replay.resized(12, keep=0)
+    assert (len(empty), empty.num_transitions()) == (1, 0)
+    recorder.replay = empty
+    step(recorder)
+    assert empty.sample(1).window["state"][0, :, 2].tolist() == [30, 31]
+
+
+def test_tensors_are_taken_as_arrays_are():
+    replay = ReplayBuffer(SPEC, 10, 2)
+    obs = {"state": torch.ones(2, 3), "rgb": torch.full((2, 1, 2), 7, dtype=torch.uint8)}
+    replay.begin(obs)
+    flags = torch.zeros(2, dtype=torch.bool)
+    replay.add(torch.full((2, 2), 0.5), torch.ones(2), flags, flags, obs, np.array([True, False]))
+    batch = replay.sample(1)
+    assert batch.window["rgb"].tolist() == [[[[7, 7]], [[7, 7]]]]
+    assert batch.action.tolist() == [[[0.5, 0.5]]]
+    assert replay.num_transitions() == 1
+
+
+@pytest.mark.parametrize(("capacity", "num_envs"), [(2, 1), (100, 3)])
+def test_bytes_required_is_what_is_allocated(capacity, num_envs):
+    replay = ReplayBuffer(SPEC, capacity, num_envs)
+    allocated = sum(rows.untyped_storage().nbytes() for rows in replay._rows.tensors.values())
+    assert ReplayBuffer.bytes_required(SPEC, capacity, num_envs) == allocated == replay.num_bytes
+
+
+def test_more_bytes_than_there_are_are_refused_before_allocating():
+    images = EnvSpec("images", {"rgb": ArraySpec((3, 512, 512), "uint8")}, (-1.0,), (1.0,))
+    capacity = 2 * psutil.virtual_memory().total // images.obs["rgb"].num_bytes
+    with (
+        mock.patch("torch.zeros", side_effect=AssertionError("allocated")),
+        pytest.raises(SlipstreamError, match=r"needs .* GiB .* replay_capacity of at most \d+"),
+    ):
+        ReplayBuffer(images, capacity)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "num_envs", "message"),
+    [
+        (-5, 1, "replay_capacity is -5"),
+        (1, 1, "at least 2"),
+        (7, 4, "at least 8"),
+        (2**31, 1, "less than"),
+        (10, 0, "num_envs is 0"),
+    ],
+)
+def test_impossible_sizes_are_refused(capacity, num_envs, message):
+    with pytest.raises(SlipstreamError, match=message):
+        ReplayBuffer(SPEC, capacity, num_envs)
+
+
+def test_impossible_draws_are_refused():
+    recorder = one_env(capacity=8)
+    with pytest.raises(SlipstreamError, match=r"no transition .* 1 stored rows"):
+        recorder.replay.sample(4)
+    step(recorder)
+    for kwargs, message in (
+        ({"context_length": 8}, "context_length 8 is longer than the replay, which holds 8 rows"),
+        ({"context_length": 0}, "context_length is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"context_length": 3, "loss_steps": 4}, "loss_steps is 4: use 1 to 3"),
+        ({"context_length": 3, "burn_in": 3}, "burn_in is 3: use 0 to 2"),
+    ):
+        with pytest.raises(SlipstreamError, match=message):
+            recorder.replay.sample(**{"batch_size": 4, **kwargs})
+    with pytest.raises(SlipstreamError, match="keep is -1"):
+        recorder.replay.resized(8, keep=-1)
+    step(recorder, terminated=True)
+    with pytest.raises(SlipstreamError, match=r"\[0\] acted without an episode"):
+        step(recorder)
+
+
+def test_a_state_of_another_shape_is_refused():
+    state = one_env().replay.state_dict()
+    wider = EnvSpec(
+        "wider", {**SPEC.obs, "state": ArraySpec((4,))}, SPEC.action_low, SPEC.action_high
+    )
+    for replay, message in (
+        (ReplayBuffer(SPEC, 30), "capacity 20, this one 30"),
+        (ReplayBuffer(SPEC, 20, 2), "num_envs 1, this one 2"),
+        (ReplayBuffer(wider, 20), r"\[3\] torch.float32 for obs.state, this one \[4\]"),
+    ):
+        with pytest.raises(SlipstreamError, match=message):
+            replay.load_state_dict(state)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -12,23 +11,15 @@ from torch import Tensor
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
 from slipstream.replay.sampling import Index, first_whole, loss_mask, window_rows
-from slipstream.spec import ArraySpec, EnvSpec
-
-Array = NDArray[Any] | Tensor
-
-
-def _columns(spec: EnvSpec) -> dict[str, ArraySpec]:
-    """Everything a row holds on the buffer's device."""
-    return {
-        **{f"obs.{key}": value for key, value in spec.obs.items()},
-        "action": ArraySpec((spec.action_dim,)),
-        "reward": ArraySpec(()),
-        "terminated": ArraySpec(()),
-        "step": ArraySpec((), "int32"),
-        # Flat row of the k-th transition of an environment: lets a draw be uniform over
-        # transitions without rejecting final rows, which are never acted upon.
-        "table": ArraySpec((), "int32"),
-    }
+from slipstream.replay.storage import (
+    Array,
+    RowStorage,
+    check_column,
+    row_bytes,
+    to_host,
+    to_tensor,
+)
+from slipstream.spec import EnvSpec
 
 
 class ReplayBuffer:
@@ -67,30 +58,7 @@ class ReplayBuffer:
         self.device = torch.device(device)
         self.num_bytes = self.bytes_required(spec, capacity, num_envs)
         self.rows_per_env = capacity // num_envs
-        available = _available_bytes(self.device)
-        if self.num_bytes > available:
-            fits = int(capacity * 0.9 * available / self.num_bytes)
-            raise SlipstreamError(
-                f"replay_capacity {capacity} needs {self.num_bytes / 2**30:.2f} GiB but "
-                f"{available / 2**30:.2f} GiB are free on {self.device}: "
-                f"use a replay_capacity of at most {fits}"
-            )
-        num_rows = self.rows_per_env * num_envs
-        self._rows = {
-            name: torch.zeros(
-                (num_rows, *column.shape),
-                dtype=getattr(torch, column.dtype),
-                device=self.device,
-            )
-            for name, column in _columns(spec).items()
-        }
-        on_cpu = self.device.type == "cpu"
-        # Through numpy views of the CPU's memory an access costs a fraction of a torch one.
-        self._views: dict[str, NDArray[Any]] = (
-            {name: rows.numpy() for name, rows in self._rows.items()} if on_cpu else {}
-        )
-        self._step = self._views["step"] if on_cpu else np.zeros(num_rows, np.int32)
-        self._table = self._views["table"] if on_cpu else np.zeros(num_rows, np.int32)
+        self._rows = RowStorage(spec, self.rows_per_env * num_envs, self.device)
         self._base = np.arange(num_envs) * self.rows_per_env
         self._head = np.full(num_envs, -1)  # rows ever written, less one; the slot is modulo L
         self._count = np.zeros(num_envs, np.int64)  # transitions ever stored
@@ -116,8 +84,7 @@ class ReplayBuffer:
             )
         if capacity >= 2**31:
             raise SlipstreamError(f"replay_capacity is {capacity}: use less than {2**31}")
-        rows = capacity // num_envs * num_envs
-        return rows * sum(column.num_bytes for column in _columns(spec).values())
+        return capacity // num_envs * num_envs * row_bytes(spec)
 
     def __len__(self) -> int:
         """Rows stored."""
@@ -140,13 +107,13 @@ class ReplayBuffer:
         """
         if started is None:
             started = np.ones(self.num_envs, np.bool_)
-        replaced = self._pending & (self._step[self._head_rows()] == 0)
+        replaced = self._pending & (self._rows.step[self._head_rows()] == 0)
         self._advance(started & ~replaced)
         envs = np.flatnonzero(started)
         rows = self._head_rows()[envs]
         for key in self.spec.obs:
-            self._write(f"obs.{key}", rows, obs[key], envs)
-        self._write_step(rows, np.zeros(len(envs), np.int32))
+            self._rows.write(f"obs.{key}", rows, obs[key], envs)
+        self._rows.write_step(rows, np.zeros(len(envs), np.int32))
         self._pending[envs] = True
         self._eligible.clear()
 
@@ -177,19 +144,17 @@ class ReplayBuffer:
             idle = np.arange(self.num_envs)[envs][~self._pending[envs]].tolist()
             raise SlipstreamError(f"environment(s) {idle} acted without an episode: call begin")
         rows = self._head_rows()[envs]
-        self._write("action", rows, action, envs)
-        self._write("reward", rows, reward, envs)
-        self._write("terminated", rows, terminated, envs)
+        self._rows.write("action", rows, action, envs)
+        self._rows.write("reward", rows, reward, envs)
+        self._rows.write("terminated", rows, terminated, envs)
         entries = (self._base + self._count % self.rows_per_env)[envs]
-        self._table[entries] = rows
-        if not self._views:
-            self._rows["table"][self._to_device(entries)] = self._to_device(rows).int()
+        self._rows.write_table(entries, rows)
         self._count[envs] += 1
         self._advance(envs)
         next_rows = self._head_rows()[envs]
         for key in self.spec.obs:
-            self._write(f"obs.{key}", next_rows, next_obs[key], envs)
-        self._write_step(next_rows, self._step[rows] + 1)
+            self._rows.write(f"obs.{key}", next_rows, next_obs[key], envs)
+        self._rows.write_step(next_rows, self._rows.step[rows] + 1)
         self._pending[envs] = ~(_flags(terminated) | _flags(truncated))[envs]
         self._eligible.clear()
 
@@ -240,18 +205,18 @@ class ReplayBuffer:
         last = self._draw(batch_size, context_length, generator)
         reach = self._reach.get(context_length)
         if reach is None:
-            reach = np.arange(context_length - 1, -2, -1, dtype=np.int32)
-            reach = self._reach[context_length] = reach if self._views else self._to_device(reach)
-        step = self._take("step", last)
+            reach = self._rows.index(np.arange(context_length - 1, -2, -1, dtype=np.int32))
+            self._reach[context_length] = reach
+        step = self._rows.take("step", last)
         windows = window_rows(last, reach, step, self.rows_per_env)
         steps = windows[:, :-1]
         valid = reach <= step[:, None]
-        valid = _tensor(valid) if self._views else valid
+        valid = to_tensor(valid) if self._rows.on_host else valid
         return Batch(
-            window={key: self._gather(f"obs.{key}", windows) for key in self.spec.obs},
-            action=self._gather("action", steps),
-            reward=self._gather("reward", steps),
-            terminated=self._gather("terminated", steps),
+            window={key: self._rows.gather(f"obs.{key}", windows) for key in self.spec.obs},
+            action=self._rows.gather("action", steps),
+            reward=self._rows.gather("reward", steps),
+            terminated=self._rows.gather("terminated", steps),
             valid=valid,
             mask=loss_mask(valid, loss_steps, burn_in),
             loss_steps=min(loss_steps, context_length - burn_in),
@@ -277,10 +242,10 @@ class ReplayBuffer:
             stored = min(int(self._head[env]) + 1, self.rows_per_env)
             kept = min(stored, share)
             newest = np.arange(stored - kept, stored) + (int(self._head[env]) + 1 - stored)
-            source = self._to_device(self._base[env] + newest % self.rows_per_env)
+            source = self._rows.to_device(self._base[env] + newest % self.rows_per_env)
             start = int(other._base[env])
-            for name, rows in self._rows.items():
-                other._rows[name][start : start + kept] = rows[source]
+            for name, rows in self._rows.tensors.items():
+                other._rows.tensors[name][start : start + kept] = rows[source]
             other._head[env] = kept - 1
         other._pending[:] = self._pending
         other._index_transitions()
@@ -295,11 +260,11 @@ class ReplayBuffer:
         return {
             "capacity": self.capacity,
             "num_envs": self.num_envs,
-            "head": _tensor(self._head.copy()),
-            "pending": _tensor(self._pending.copy()),
+            "head": to_tensor(self._head.copy()),
+            "pending": to_tensor(self._pending.copy()),
             "rows": {
                 name: self._by_env(rows)[:, :used]
-                for name, rows in self._rows.items()
+                for name, rows in self._rows.tensors.items()
                 if name != "table"
             },
         }
@@ -317,41 +282,29 @@ class ReplayBuffer:
                     f"{getattr(self, name)}: use the stored value"
                 )
         stored: Mapping[str, Tensor] = state["rows"]
-        for name, rows in self._rows.items():
-            if name == "table":
-                continue
-            found = stored.get(name)
-            have = "no such column" if found is None else f"{list(found.shape[2:])} {found.dtype}"
-            need = f"{list(rows.shape[1:])} {rows.dtype}"
-            if have != need:
-                raise SlipstreamError(
-                    f"the stored replay has {have} for {name}, this one {need}: "
-                    "use the environment that it was recorded in"
-                )
-        for name, rows in stored.items():
-            self._by_env(self._rows[name])[:, : rows.shape[1]] = rows.to(self.device)
+        own = {name: rows for name, rows in self._rows.tensors.items() if name != "table"}
+        for name, rows in own.items():
+            check_column(name, stored, rows)
+        for name, rows in own.items():
+            self._by_env(rows)[:, : stored[name].shape[1]] = stored[name].to(self.device)
         self._head[:] = state["head"].numpy()
         self._pending[:] = state["pending"].numpy()
         self._index_transitions()
 
     def _index_transitions(self) -> None:
         """Work out from the rows' steps which of them are transitions."""
-        if not self._views:
-            self._step[:] = self._rows["step"].cpu().numpy()
+        self._rows.read_step()
         for env in range(self.num_envs):
             head = int(self._head[env])
             order = np.arange(max(head + 1 - self.rows_per_env, 0), head + 1)
             rows = self._base[env] + order % self.rows_per_env
-            step = self._step[rows]
+            step = self._rows.step[rows]
             transitions = rows[:-1][step[1:] == step[:-1] + 1]
-            start = int(self._base[env])
-            self._table[start : start + len(transitions)] = transitions
+            self._rows.write_table(self._base[env] + np.arange(len(transitions)), transitions)
             self._count[env] = len(transitions)
         self._first[:] = 0
         self._whole.clear()
         self._eligible.clear()
-        if not self._views:
-            self._rows["table"].copy_(_tensor(self._table))
 
     def _draw(
         self, batch_size: int, context_length: int, generator: torch.Generator | None
@@ -364,13 +317,13 @@ class ReplayBuffer:
                 f"{len(self)} stored rows: collect more steps before learning"
             )
         drawn = torch.randint(total, (batch_size,), generator=generator, device=self.device)
-        draw: Index = drawn.numpy() if self._views else drawn
+        draw: Index = drawn.numpy() if self._rows.on_host else drawn
         if self.num_envs == 1:
-            return self._take("table", (draw + offset) % self.rows_per_env)
-        search: Any = np.searchsorted if self._views else torch.searchsorted
+            return self._rows.take("table", (draw + offset) % self.rows_per_env)
+        search: Any = np.searchsorted if self._rows.on_host else torch.searchsorted
         env = search(ends, draw, side="right")
         entry = (draw + offset[env]) % self.rows_per_env + env * self.rows_per_env
-        return self._take("table", entry)
+        return self._rows.take("table", entry)
 
     def _eligibility(self, context_length: int) -> tuple[int, Index, Index]:
         """How many transitions can be drawn, and for each environment its offset and end.
@@ -383,8 +336,8 @@ class ReplayBuffer:
         start = self._whole[context_length] = first_whole(
             np.maximum(self._whole.get(context_length, 0), self._first),
             self._count,
-            self._table,
-            self._step,
+            self._rows.table,
+            self._rows.step,
             self._base + np.maximum(self._head + 1 - self.rows_per_env, 0) % self.rows_per_env,
             self._base,
             self.rows_per_env,
@@ -396,10 +349,7 @@ class ReplayBuffer:
         else:
             ends = np.cumsum(number)
             offset = start - (ends - number)
-            if self._views:
-                cached = (int(ends[-1]), offset, ends)
-            else:
-                cached = (int(ends[-1]), self._to_device(offset), self._to_device(ends))
+            cached = (int(ends[-1]), self._rows.index(offset), self._rows.index(ends))
         self._eligible[context_length] = cached
         return cached
 
@@ -410,58 +360,15 @@ class ReplayBuffer:
     def _advance(self, envs: Any) -> None:
         """Make room for one more row of each chosen environment; its oldest may go."""
         self._head[envs] += 1
-        oldest = self._table[self._base + self._first % self.rows_per_env]
+        oldest = self._rows.table[self._base + self._first % self.rows_per_env]
         self._first += (oldest == self._head_rows()) & (self._first < self._count)
-
-    def _write(self, name: str, rows: NDArray[np.int64], value: Array, envs: Any) -> None:
-        """Write the chosen environments' part of a value (E, *) into their rows."""
-        if self._views:
-            self._views[name][rows] = _host(value)[envs]
-        else:
-            target = self._rows[name]
-            part = torch.as_tensor(value, device=self.device)[envs]
-            target[self._to_device(rows)] = part.to(target.dtype)
-
-    def _write_step(self, rows: NDArray[np.int64], step: NDArray[np.int32]) -> None:
-        self._step[rows] = step
-        if not self._views:
-            self._rows["step"][self._to_device(rows)] = self._to_device(step)
-
-    def _take(self, name: str, index: Index) -> Index:
-        if self._views:
-            return self._views[name].take(index, axis=0)
-        return self._rows[name].index_select(0, index)
-
-    def _gather(self, name: str, index: Index) -> Tensor:
-        """Rows of a column: index (B, T) -> (B, T, *)."""
-        if self._views:
-            return _tensor(self._views[name].take(index, axis=0))
-        rows = self._rows[name]
-        return rows.index_select(0, index.reshape(-1)).view(*index.shape, *rows.shape[1:])
 
     def _by_env(self, rows: Tensor) -> Tensor:
         return rows.view(self.num_envs, self.rows_per_env, *rows.shape[1:])
 
-    def _to_device(self, array: NDArray[Any]) -> Tensor:
-        return _tensor(array).to(self.device)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _host(value: Array) -> NDArray[Any]:
-    return value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
-
 
 def _flags(value: Array) -> NDArray[np.bool_]:
-    return _host(value).astype(np.bool_)
-
-
-def _available_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return to_host(value).astype(np.bool_)
 
 
 def _check_at_least(least: int, **sizes: int) -> None:

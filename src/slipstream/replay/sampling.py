@@ -88,8 +88,8 @@ def loss_mask(valid: Tensor, loss_steps: int, burn_in: int = 0) -> Tensor:
     Returns:
         (B, T) float: 1.0 for valid steps among the last `loss_steps`, after the first `burn_in`.
     """
-    mask = valid[:, :-1].float()
-    silent = max(mask.shape[1] - loss_steps, burn_in)
-    if silent > 0:
-        mask[:, :silent] = 0.0
+    num_steps = valid.shape[1] - 1
+    silent = max(num_steps - loss_steps, burn_in)
+    mask = torch.zeros((len(valid), num_steps), device=valid.device)
+    mask[:, silent:] = valid[:, silent:-1]
     return mask

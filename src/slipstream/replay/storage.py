@@ -1,0 +1,150 @@
+"""Where rows lie: one tensor per column, written and gathered by flat row index."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slipstream.errors import SlipstreamError
+from slipstream.replay.sampling import Index
+from slipstream.spec import ArraySpec, EnvSpec
+
+Array = NDArray[Any] | Tensor
+
+
+def columns(spec: EnvSpec) -> dict[str, ArraySpec]:
+    """Everything that a row holds."""
+    return {
+        **{f"obs.{key}": value for key, value in spec.obs.items()},
+        "action": ArraySpec((spec.action_dim,)),
+        "reward": ArraySpec(()),
+        "terminated": ArraySpec(()),
+        "step": ArraySpec((), "int32"),
+        # Flat row of an environment's k-th transition: lets a draw be uniform over transitions
+        # without rejecting final rows, which are never acted upon.
+        "table": ArraySpec((), "int32"),
+    }
+
+
+class RowStorage:
+    """Rows of an environment's columns on one device.
+
+    Attributes:
+        tensors: column -> (R, *).
+        step: (R,) the column "step" in the host's memory.
+        table: (R,) the column "table" in the host's memory.
+        on_host: whether indices are numpy arrays (the buffer is on the CPU) or tensors.
+
+    Raises:
+        SlipstreamError: more bytes than are free (said before anything is allocated).
+    """
+
+    def __init__(self, spec: EnvSpec, num_rows: int, device: torch.device) -> None:
+        self.device = device
+        required, available = num_rows * row_bytes(spec), available_bytes(device)
+        if required > available:
+            raise SlipstreamError(
+                f"a replay of {num_rows} rows needs {required / 2**30:.2f} GiB but "
+                f"{available / 2**30:.2f} GiB are free on {device}: "
+                f"use a replay_capacity of at most {int(0.9 * available / row_bytes(spec))}"
+            )
+        self.tensors = {
+            name: torch.zeros(
+                (num_rows, *column.shape), dtype=getattr(torch, column.dtype), device=device
+            )
+            for name, column in columns(spec).items()
+        }
+        self.on_host = device.type == "cpu"
+        # Through numpy views of the CPU's memory an access costs a fraction of a torch one.
+        self._views: dict[str, NDArray[Any]] = (
+            {name: rows.numpy() for name, rows in self.tensors.items()} if self.on_host else {}
+        )
+        self.step = self._views["step"] if self.on_host else np.zeros(num_rows, np.int32)
+        self.table = self._views["table"] if self.on_host else np.zeros(num_rows, np.int32)
+
+    def write(self, name: str, rows: NDArray[np.int64], value: Array, envs: Any) -> None:
+        """Write the chosen environments' part of a value (E, *) into their rows."""
+        if self.on_host:
+            self._views[name][rows] = to_host(value)[envs]
+        else:
+            target = self.tensors[name]
+            part = torch.as_tensor(value, device=self.device)[envs]
+            target[self.to_device(rows)] = part.to(target.dtype)
+
+    def write_step(self, rows: NDArray[np.int64], step: NDArray[np.int32]) -> None:
+        """Write the rows' steps in their episode."""
+        self.step[rows] = step
+        if not self.on_host:
+            self.tensors["step"][self.to_device(rows)] = self.to_device(step)
+
+    def write_table(self, entries: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Note which rows are transitions."""
+        self.table[entries] = rows
+        if not self.on_host:
+            self.tensors["table"][self.to_device(entries)] = self.to_device(rows).int()
+
+    def read_step(self) -> None:
+        """Bring the host's steps up to date after the device's rows were replaced."""
+        if not self.on_host:
+            self.step[:] = self.tensors["step"].cpu().numpy()
+
+    def take(self, name: str, index: Index) -> Index:
+        """Entries of a column of indices: (B,) -> (B,)."""
+        return self._views[name].take(index) if self.on_host else self.tensors[name][index]
+
+    def gather(self, name: str, index: Index) -> Tensor:
+        """Rows of a column: index (B, T) -> (B, T, *)."""
+        if self.on_host:
+            return to_tensor(self._views[name].take(index, axis=0))
+        rows = self.tensors[name]
+        return rows.index_select(0, index.reshape(-1)).view(*index.shape, *rows.shape[1:])
+
+    def index(self, array: NDArray[Any]) -> Index:
+        """An array of indices, where this storage's index arithmetic is done."""
+        return array if self.on_host else self.to_device(array)
+
+    def to_device(self, array: NDArray[Any]) -> Tensor:
+        """An array as a tensor on the storage's device."""
+        return to_tensor(array).to(self.device)
+
+
+def row_bytes(spec: EnvSpec) -> int:
+    """Bytes of one row."""
+    return sum(column.num_bytes for column in columns(spec).values())
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def check_column(name: str, found: Mapping[str, Tensor], rows: Tensor) -> None:
+    """Check that a stored column (E, L, *) fits this one (R, *).
+
+    Raises:
+        SlipstreamError: it is missing, or of another shape or dtype.
+    """
+    stored = found.get(name)
+    have = "nothing" if stored is None else f"{list(stored.shape[2:])} {stored.dtype}"
+    need = f"{list(rows.shape[1:])} {rows.dtype}"
+    if have != need:
+        raise SlipstreamError(
+            f"the stored replay has {have} for {name}, this one {need}: "
+            "use the environment that it was recorded in"
+        )
+
+
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """A tensor on the array's own memory."""
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+
+
+def to_host(value: Array) -> NDArray[Any]:
+    """A numpy array of a value that may be a tensor."""
+    return value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
