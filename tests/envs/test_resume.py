@@ -200,6 +200,22 @@ def test_an_env_that_cannot_be_replayed_says_so_and_starts_afresh():
     assert not again.restarted.any()
 
 
+def test_the_fresh_start_is_the_same_each_time():
+    env = make_env("Pendulum-v1", num_envs=2)
+    env.reset(seed=0)
+    run(env, actions_for(env, 4, 0))
+    state = env.state_dict()
+    state["sub_envs"]["0"]["obs"] += 1  # no replay can match this
+    starts = []
+    for _ in range(2):
+        again = make_env("Pendulum-v1", num_envs=2)
+        assert again.load_state_dict(through_files(state)) is False
+        assert again.restarted.tolist() == [True, False]
+        starts.append(again.current_obs["state"])
+    assert np.array_equal(*starts)
+    assert not np.array_equal(starts[0][0], env.current_obs["state"][0])
+
+
 def test_an_env_that_ends_early_in_the_replay_starts_afresh():
     saved = make_env(lambda: Walk(length=9))
     saved.reset(seed=0)
@@ -219,6 +235,45 @@ def test_a_state_hidden_from_the_generator_is_noticed():
     again = make_env(identity_envs([[3], [9]]))
     assert again.load_state_dict(through_files(env.state_dict())) is False
     assert again.restarted.tolist() == [True, False]
+
+
+class Hides(Walk):
+    """Shows nothing; differs in its rewards, or in how often it draws."""
+
+    def step(self, action):
+        if self.kind == "reward":
+            return np.zeros(1), random.random(), False, False, {}
+        for _ in range(random.randrange(1000)):
+            self.np_random.normal()
+        return np.zeros(1), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("kind", ["reward", "draws"])
+def test_a_difference_that_the_observation_hides_is_noticed(kind):
+    env = make_env(lambda: Hides(kind))
+    env.reset(seed=0)
+    run(env, actions_for(env, 5, 0))
+    again = make_env(lambda: Hides(kind))
+    assert again.load_state_dict(through_files(env.state_dict())) is False
+
+
+class WritesIntoItsAction(gym.Env):
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = np.zeros(1, np.float32)
+        return self.x.copy(), {}
+
+    def step(self, action):
+        self.x += action
+        action *= 0
+        return self.x.copy(), 0.0, False, False, {}
+
+
+def test_an_env_that_writes_into_its_action_is_replayed():
+    check_exact(lambda: make_env(WritesIntoItsAction, num_envs=2), 5, 5)
 
 
 def test_a_vector_env_made_elsewhere_starts_afresh():

@@ -227,7 +227,13 @@ class Report(gym.Env):
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2, 2), np.float64)
 
     def __init__(
-        self, low: Any = -1.0, high: Any = 1.0, shape=(1,), key="success", success_at=(), length=3
+        self,
+        low: Any = -1.0,
+        high: Any = 1.0,
+        shape=(1,),
+        key: str | None = "success",
+        success_at=(),
+        length=3,
     ):
         self.action_space = gym.spaces.Box(low, high, shape, np.float32)
         self.key, self.success_at, self.length = key, success_at, length
@@ -256,6 +262,31 @@ def test_success_is_true_if_reported_at_any_step(wrap, key, success_at, expected
     episodes = [e for _ in range(8) for e in env.step(np.zeros((1, 1))).episodes]
     assert len(episodes) == 2
     assert all(e.success is expected and e.length == e.episode_return == 3 for e in episodes)
+
+
+@pytest.mark.parametrize("wrap", [list, *(sync(mode) for mode in AutoresetMode)])
+def test_success_is_told_apart_between_envs(wrap):
+    env = make_env(
+        wrap([lambda: Report(key=None), lambda: Report(success_at=(1,)), lambda: Report(length=2)])
+    )
+    env.reset()
+    episodes = [e for _ in range(8) for e in env.step(np.zeros((3, 1))).episodes]
+    told = {(e.env_index, e.success) for e in episodes}
+    assert told == {(0, None), (1, True), (2, False)}
+
+
+class PaysForResets(VectorWrapper):
+    def step(self, actions):
+        obs, _, terminated, truncated, infos = self.env.step(actions)
+        return obs, np.ones(self.num_envs), terminated, truncated, infos
+
+
+def test_a_reward_for_a_mere_reset_is_dropped():
+    env = make_env(PaysForResets(sync(AutoresetMode.NEXT_STEP)(identity_envs([[2]]))))
+    env.reset()
+    results = [env.step(np.zeros((1, 1))) for _ in range(5)]
+    assert [float(result.reward[0]) for result in results] == [1, 1, 0, 1, 1]
+    assert [e.episode_return for r in results for e in r.episodes] == [2, 2]
 
 
 def test_actions_are_clipped_and_rescaled_to_the_bounds_of_the_env():

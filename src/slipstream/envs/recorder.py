@@ -101,7 +101,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             self._set_rng_state(state["rng_before_reset"])
         self.reset(seed=state["seed"])
         for action in state["actions"]:
-            _, _, terminated, truncated, _ = self.step(action)
+            # A copy: some environments write into their action, and a loaded array refuses.
+            _, _, terminated, truncated, _ = self.step(action.copy())
             if terminated or truncated:
                 return False
         saved, obs = np.asarray(state["obs"]), np.asarray(self._obs)

@@ -102,8 +102,8 @@ class ActionScale:
                 f"component {j} of the action for environment {i} is {action[i, j]}: the policy "
                 "diverged, lower the learning rates or look at the training metrics"
             )
-        action = np.minimum(np.maximum(action, -1.0), 1.0) * self._half + self._centre
-        # Once more, because rounding may step over a bound.
+        # Clipped last: rounding may step over a bound too.
+        action = action * self._half + self._centre
         action = np.minimum(np.maximum(action, self.low), self.high)
         return action.reshape(num_envs, *self._shape).astype(self._dtype)
 
