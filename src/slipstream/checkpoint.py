@@ -30,7 +30,7 @@ from slipstream.errors import SlipstreamError
 FORMAT = "slipstream"
 VERSION = 1
 
-Policy = Callable[[Path], None] | tuple[Mapping[str, Any], Mapping[str, Tensor]]
+Policy = Callable[[Path], object] | tuple[Mapping[str, Any], Mapping[str, Tensor]]
 LinkName = Literal["last", "best"]
 
 

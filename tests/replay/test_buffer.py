@@ -350,7 +350,7 @@ def test_impossible_draws_are_refused():
         ({"context_length": 3, "burn_in": 3}, "burn_in is 3: use 0 to 2"),
     ):
         with pytest.raises(SlipstreamError, match=message):
-            recorder.replay.sample(**{"batch_size": 4, **kwargs})
+            recorder.replay.sample(kwargs.pop("batch_size", 4), **kwargs)
     with pytest.raises(SlipstreamError, match="keep is -1"):
         recorder.replay.resized(8, keep=-1)
     step(recorder, terminated=True)
