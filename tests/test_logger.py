@@ -19,11 +19,13 @@ def test_a_line_holds_what_was_measured_and_nothing_else(tmp_path):
     with RunLogger(tmp_path, tensorboard=False) as logger:
         loss = torch.tensor(0.5, requires_grad=True) * 2
         logger.log(7, "accelerate", {"num_updates": 3, "train/critic_loss": loss})
+        logger.log(8, "accelerate", {"train/alpha": torch.tensor([0.25])})
         numpy_metrics: Any = {"eval/transformer/returns": np.ones(2), "train/q": np.float32(4)}
         logger.log(9, "online", numpy_metrics)
         logger.event(9, "online", "switch", reason="matched")
     assert lines(tmp_path) == [
         {"step": 7, "stage": "accelerate", "num_updates": 3, "train/critic_loss": 1.0},
+        {"step": 8, "stage": "accelerate", "train/alpha": 0.25},
         {"step": 9, "stage": "online", "eval/transformer/returns": [1.0, 1.0], "train/q": 4.0},
         {"step": 9, "stage": "online", "event": "switch", "reason": "matched"},
     ]

@@ -75,9 +75,9 @@ class RunLogger:
         Args:
             step: counted environment transitions so far.
             stage: "accelerate" or "online".
-            metrics: name -> number, list of numbers, or tensor (detached here; one element or
-                1-d). Names with a slash (`eval/transformer/return`) also go to TensorBoard when
-                they are single numbers.
+            metrics: name -> number, list of numbers, or tensor (detached here; one of a single
+                element becomes a number). Names with a slash (`eval/transformer/return`) also
+                go to TensorBoard where they are single numbers.
 
         Raises:
             SlipstreamError: the line could not be written, for example to a full disk.
@@ -141,7 +141,10 @@ class RunLogger:
 
 def _to_python(value: Any) -> Any:
     """Tensors, arrays and NumPy numbers become Python numbers and lists, all else stays."""
-    return value.tolist() if hasattr(value, "tolist") else value
+    if not hasattr(value, "tolist"):
+        return value
+    # A parameter such as log_alpha has shape (1,), but is one number to whoever reads the log.
+    return value.item() if math.prod(value.shape) == 1 else value.tolist()
 
 
 def _finite(value: Any) -> Any:

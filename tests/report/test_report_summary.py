@@ -85,6 +85,12 @@ def test_worse_than_random_and_unfinished_are_told(tmp_path):
     assert "no better than random actions (60.0 against 80.0)" in details
 
 
+def test_beating_an_accelerator_that_is_no_better_than_random_is_no_win(tmp_path):
+    verdict = judge(group(tmp_path, [(100.0, 160.0)], random=120.0))
+    assert verdict.tone == "neutral"
+    assert "no better than random actions (120.0)" in verdict.details[-1]
+
+
 def test_a_run_that_never_switched_says_so(tmp_path):
     lines = [
         {

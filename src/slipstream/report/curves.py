@@ -49,6 +49,10 @@ def draw_curve(
         axes.fill_between(grid, low, high, color=colour, alpha=0.16, lw=0)
 
 
+def _tick(value: float, position: int | None) -> str:
+    return f"{value:,.6g}".replace("-", "\N{MINUS SIGN}")
+
+
 def _along(series: Series, over: str, unit: float) -> np.ndarray:
     return series.step if over == "step" else series.wall_seconds / unit
 
@@ -62,7 +66,7 @@ def _last_of_each(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def label_x_axis(axes: Axes, runs: Sequence[Run], over: str) -> float:
     """Labels the x-axis and returns the seconds of its unit (1 for steps)."""
     axes.margins(x=0.01)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.set_ylabel("return")
     if over == "step":

@@ -244,7 +244,8 @@ def _draw_clone(figure: Figure, theme: Theme, group: Group) -> None:
         axes, group.runs, "clone/own_state_error", "own states", theme.transformer, "step", unit
     )
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     mark_stages(axes, theme, group.runs, "step", unit)

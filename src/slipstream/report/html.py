@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from slipstream.errors import SlipstreamError
 from slipstream.report.figures import Picture, comparison_pictures, group_pictures, save
@@ -74,7 +73,7 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
             comparisons=_comparisons(summaries, figures),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             figures=figures.name,
-            style=Markup(_resource("report.css")),
+            style=_resource("report.css"),
         ),
         encoding="utf-8",
     )

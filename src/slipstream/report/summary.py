@@ -135,6 +135,12 @@ def judge(summary: GroupSummary) -> Verdict:
     if actor == "transformer" and summary.accelerator is not None and switched:
         tone, headline = _end_against_switch(summary, switched)
         details = [*_certainty(summary, len(switched)), *details]
+        if summary.random is not None and summary.accelerator.value <= summary.random.value:
+            tone = "bad" if tone == "bad" else "neutral"
+            details.append(
+                "At the switch the accelerator was no better than random actions "
+                f"({number(summary.random.value)}): to end above it says little."
+            )
     elif actor == "transformer" and summary.accelerator is not None:
         tone = "neutral"
         headline = (
