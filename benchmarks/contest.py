@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 
 ONE_THREAD = {
@@ -132,7 +134,8 @@ def write_results(
         "results": dict(results),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    where = f"{record['machine']['processor']}, one core, {record['date']}"
+    where = f"{record['machine']['processor']} ({record['machine']['vector_instructions']})"
+    where += f", one core, {record['date']}"
     (RESULTS / f"{name}.md").write_text(f"`{command}` on {where}.\n\n{text}\n")
 
 
@@ -145,6 +148,8 @@ def machine() -> dict[str, str]:
         processor = models[0].split(":", 1)[1].strip() if models else processor
     return {
         "processor": processor,
+        # Decides which library wins a matrix product, and by how much.
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "gymnasium", "mujoco")},
