@@ -342,15 +342,15 @@ def test_impossible_draws_are_refused():
     with pytest.raises(SlipstreamError, match=r"no transition .* 1 stored rows"):
         recorder.replay.sample(4)
     step(recorder)
-    for kwargs, message in (
-        ({"context_length": 8}, "context_length 8 is longer than the replay, which holds 8 rows"),
-        ({"context_length": 0}, "context_length is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"context_length": 3, "loss_steps": 4}, "loss_steps is 4: use 1 to 3"),
-        ({"context_length": 3, "burn_in": 3}, "burn_in is 3: use 0 to 2"),
+    for sizes, message in (
+        ((4, 8), "context_length 8 is longer than the replay, which holds 8 rows"),
+        ((4, 0), "context_length is 0"),
+        ((0,), "batch_size is 0"),
+        ((4, 3, 4), "loss_steps is 4: use 1 to 3"),
+        ((4, 3, 1, 3), "burn_in is 3: use 0 to 2"),
     ):
         with pytest.raises(SlipstreamError, match=message):
-            recorder.replay.sample(kwargs.pop("batch_size", 4), **kwargs)
+            recorder.replay.sample(*sizes)
     with pytest.raises(SlipstreamError, match="keep is -1"):
         recorder.replay.resized(8, keep=-1)
     step(recorder, terminated=True)
