@@ -10,6 +10,7 @@ from typing import Any, Literal
 import cattrs
 import yaml
 from cattrs.errors import BaseValidationError
+from tyro.conf import Suppress
 
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
@@ -58,9 +59,9 @@ class EvalConfig:
 class RunConfig:
     """One training run, both stages."""
 
-    env_id: str
+    env_id: Suppress[str]
     """Gymnasium id, such as HalfCheetah-v5."""
-    preset: str = "default"
+    preset: Suppress[str] = "default"
     """The preset this configuration started from."""
     seed: int = 0
     """Seeds networks, sampling and environments."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from slipstream import checkpoint
+from slipstream.allocator import keep_freed_memory
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.envs.vec_env import VecEnv, make_env
 from slipstream.errors import SlipstreamError
@@ -20,6 +21,7 @@ from slipstream.logger import RunLogger
 from slipstream.networks.linear import fastest_matmul_backend, set_matmul_backend
 from slipstream.policy import describe_policy
 from slipstream.progress import Progress
+from slipstream.replay.buffer import ReplayBuffer
 from slipstream.rundir import describe_run, new_run_dir
 from slipstream.stages.interact import Interaction
 from slipstream.stages.online import must_roll_back
@@ -50,6 +52,7 @@ class Trainer:
         state = None if resume_from is None else checkpoint.load_tree(resume_from / "training_state")
         if state is not None and "step" not in state:
             raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
+        keep_freed_memory()
         torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
         if state is not None:
@@ -76,10 +79,8 @@ class Trainer:
         self.stopped = False
         self.stage = self._enter(config.stages[0])
         self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
-        position = None
-        if state is not None:
-            position = self._load(state)
-        self.logger = RunLogger(run_dir, config.tensorboard, position)
+        self.log_position = None if state is None else self._load(state)
+        self.logger: RunLogger
         self.progress = Progress(
             config.total_steps,
             show_progress,
@@ -90,6 +91,7 @@ class Trainer:
     def run(self) -> Path:
         """Train until the step budget is spent, or until an interrupt; returns the run folder."""
         config = self.config
+        self.logger = RunLogger(self.run_dir, config.tensorboard, self.log_position)
         try:
             with self.logger, self.progress, self._stop_on_signals():
                 if self.step == 0:
@@ -129,7 +131,7 @@ class Trainer:
                     self.progress.update(step=self.step, stage=self.stage.name)
                 return self._finish()
         finally:
-            self._close()
+            self.close()
 
     @property
     def _first_stage(self) -> Stage | None:
@@ -324,7 +326,8 @@ class Trainer:
         self.logger.event(self.step, self.stage.name, "end")
         return self.run_dir
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Release the environments."""
         self.env.close()
         if self.eval_env is not None:
             self.eval_env.close()
@@ -413,6 +416,27 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
     trainer = Trainer(config, run_dir, show_progress=show_progress)
     describe_run(run_dir, to_dict(config))
     return trainer.run()
+
+
+def describe(config: RunConfig) -> list[str]:
+    """Build everything that a run would, and say how large it is; nothing is written."""
+    trainer = Trainer(config, Path())
+    team = trainer.team
+    lines = [
+        f"environment {team.spec.env_id}: observations "
+        f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
+        f"{team.spec.action_dim} action components"
+    ]
+    for name, module in team.modules().items():
+        count = sum(parameter.numel() for parameter in module.parameters())
+        lines.append(f"{name}: {count:,} parameters")
+    for stage in config.stages:
+        capacity = getattr(config, stage).replay_capacity
+        num_bytes = ReplayBuffer.bytes_required(team.spec, capacity, config.env.num_envs)
+        lines.append(f"replay of stage {stage}: {capacity:,} rows, {num_bytes / 2**20:.1f} MiB")
+    lines.append(f"matrix products: {trainer.matmul}")
+    trainer.close()
+    return lines
 
 
 def resume(run_dir: Path, show_progress: bool = True) -> Path:

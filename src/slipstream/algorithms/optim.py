@@ -20,7 +20,7 @@ class FusedAdam:
         self.lr = lr
         self.exp_avg = [torch.zeros_like(p) for p in self.parameters]
         self.exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.num_steps = torch.zeros((), device=self.parameters[0].device)
 
     def minimize(self, loss: Tensor) -> None:
         """One step down the gradient of a scalar loss, with respect to these parameters alone."""
@@ -29,14 +29,14 @@ class FusedAdam:
     @torch.no_grad()
     def step(self, grads: Iterable[Tensor]) -> None:
         """One step along given gradients, in the order of the parameters."""
-        torch._foreach_add_(self.steps, 1)
+        self.num_steps += 1
         torch._fused_adam_(
             self.parameters,
             list(grads),
             self.exp_avg,
             self.exp_avg_sq,
             [],
-            self.steps,
+            [self.num_steps] * len(self.parameters),
             lr=self.lr,
             beta1=0.9,
             beta2=0.999,
@@ -47,16 +47,12 @@ class FusedAdam:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments and step counts, in the order of the parameters."""
-        return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "steps": self.steps}
+        """Moments, in the order of the parameters, and the step count."""
+        return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "num_steps": self.num_steps}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        for name, own in (
-            ("exp_avg", self.exp_avg),
-            ("exp_avg_sq", self.exp_avg_sq),
-            ("steps", self.steps),
-        ):
-            for mine, saved in zip(own, state[name], strict=True):
-                mine.copy_(saved)
+        torch._foreach_copy_(self.exp_avg, state["exp_avg"])
+        torch._foreach_copy_(self.exp_avg_sq, state["exp_avg_sq"])
+        self.num_steps.copy_(state["num_steps"])

@@ -114,7 +114,7 @@ class SAC:
             "actor_loss": actor_loss.detach(),
             "q": masked_mean(q[0].detach(), mask),
             "target_q": masked_mean(target_q, mask),
-            "alpha": alpha,
+            "alpha": alpha.squeeze(0),
             "entropy": entropy,
             "action_saturation": (output.mean.detach().abs() > 1.83).float().mean(),
         }

@@ -20,26 +20,30 @@ def hard_copy(target: nn.Module, source: nn.Module) -> None:
     target.requires_grad_(False)
 
 
-def td_loss(q: Tensor, target_q: Tensor, mask: Tensor) -> Tensor:
+def td_loss(q: Tensor, target_q: Tensor, mask: Tensor | None) -> Tensor:
     """Mean squared TD error, summed over the ensemble.
 
-    q (E, B, L), target_q (B, L), mask (B, L) with 1.0 where a step counts.
+    q (E, B, L), target_q (B, L), mask (B, L) with 1.0 where a step counts, None if all do.
     """
-    error = (q - target_q).square() * mask
-    return error.sum() / mask.sum()
+    error = (q - target_q).square()
+    if mask is None:
+        return error.sum() / target_q.numel()
+    return (error * mask).sum() / mask.sum()
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x (B, L) over the steps that count, mask (B, L)."""
-    return (x * mask).sum() / mask.sum()
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of x (B, L) over the steps that count, mask (B, L), None if all do."""
+    return x.mean() if mask is None else (x * mask).sum() / mask.sum()
 
 
-def loss_columns(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Action (B, L, A), reward, terminated and mask (B, L) of the steps that may count."""
+def loss_columns(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Action (B, L, A), reward, terminated and mask (B, L) of the steps that may count.
+
+    The mask is None for a loss on the last step alone: that step is always real.
+    """
     n = batch.loss_steps
-    return (
-        batch.action[:, -n:],
-        batch.reward[:, -n:],
-        batch.terminated[:, -n:],
-        batch.mask[:, -n:],
-    )
+    if n == batch.action.shape[1]:
+        columns = (batch.action, batch.reward, batch.terminated)
+    else:
+        columns = (batch.action[:, -n:], batch.reward[:, -n:], batch.terminated[:, -n:])
+    return (*columns, None if n == 1 else batch.mask[:, -n:])

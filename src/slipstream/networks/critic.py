@@ -61,7 +61,7 @@ class Critic(nn.Module):
         last = action.shape[1]
         frames = self.inputs.frames(obs)
         if self.memory is None:
-            features = self.inputs(frames[:, -last:])
+            features = self.inputs(frames if frames.shape[1] == last else frames[:, -last:])
         else:
             features = self.memory(self.inputs(frames), valid, last)
         return self.ensemble(torch.cat([features, action], -1), members)

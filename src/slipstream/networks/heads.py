@@ -33,11 +33,13 @@ class SquashedGaussian:
     def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
         """Reparametrised actions (..., A) in (-1, 1) and their log-probabilities (...)."""
         noise = torch.randn_like(self.mean)
-        pre_tanh = self.mean + self.log_std.exp() * noise
-        normal = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        # log(1 - tanh(u)^2), in the form that does not underflow for large |u|
-        slope = 2 * (math.log(2) - pre_tanh - nn.functional.softplus(-2 * pre_tanh))
-        return torch.tanh(pre_tanh), (normal - slope).sum(-1)
+        u = torch.addcmul(self.mean, self.log_std.exp(), noise)
+        # log N(u) - log(1 - tanh(u)^2) with the second term as 2 (log 2 - u - softplus(-2 u)),
+        # which does not underflow for large |u|; the constants are summed outside.
+        log_prob = (
+            2 * (u + nn.functional.softplus(-2 * u)) - self.log_std - 0.5 * noise.square()
+        ).sum(-1) - u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+        return torch.tanh(u), log_prob
 
     def sample(self) -> Tensor:
         """Actions (..., A) in (-1, 1)."""

@@ -109,7 +109,9 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Tensor, members: int | None = None) -> Tensor:
         """X (E, M, K), or (M, K) for all alike -> (E, M, N); `members` keeps the first few."""
-        weight, bias = self.weight[:members], self.bias[:members]
+        weight, bias = self.weight, self.bias
+        if members is not None:  # slicing always would cost a copy of each gradient
+            weight, bias = weight[:members], bias[:members]
         if _state["backend"] == "onednn" and x.device.type == "cpu":
             xs = x if x.dim() == 3 else [x] * len(weight)
             return torch.stack(

@@ -33,7 +33,7 @@ class MLPBackbone(nn.Module):
 
     def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
         """Frames (B, T, K), valid (B, T) -> features of the `last` steps (B, last, F)."""
-        x = frames[:, -last:]
+        x = frames if frames.shape[1] == last else frames[:, -last:]
         for layer in self.layers:
             x = torch.relu(layer(x))
         return x

@@ -161,4 +161,4 @@ class Team:
 def _alpha(stage: Stage) -> float | None:
     """The temperature of the stage's learner, if it has one."""
     log_alpha = getattr(stage.learner, "log_alpha", None)
-    return None if log_alpha is None else float(log_alpha.exp())
+    return None if log_alpha is None else float(log_alpha.detach().exp())

@@ -1,0 +1,228 @@
+"""The command line: train, resume, evaluate, report, presets."""
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from slipstream import config as configuration
+from slipstream.config import RunConfig
+from slipstream.errors import SlipstreamError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to start from and what to do; everything else configures the run."""
+
+    env_id: Positional[str]
+    """Gymnasium id, such as HalfCheetah-v5."""
+    preset: str = "default"
+    """Where the configuration starts from; see `slipstream presets`."""
+    config: Path | None = None
+    """A YAML file (as --print-config writes it) to start from instead of a preset."""
+    run_dir: Path | None = None
+    """Where to write; runs/<env>/<preset>/seed<k>-<time> by default."""
+    print_config: bool = False
+    """Print the configuration as YAML and stop."""
+    dry_run: bool = False
+    """Build everything, say how large it is, and stop."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a transformer policy through both stages."""
+
+    options: Annotated[TrainOptions, arg(name="")]
+    run: Annotated[RunConfig, arg(name="")]
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`slipstream train ENV [--preset NAME] [any field of the configuration]`."""
+    plain = [argument for argument in arguments if argument not in ("-h", "--help")]
+    if not plain or plain[0].startswith("-"):
+        options, start = None, RunConfig("ENV")
+    else:
+        options, _ = tyro.cli(
+            TrainOptions, args=plain, return_unknown_args=True, add_help=False, prog="slipstream"
+        )
+        start = _start(options)
+    given = tyro.cli(
+        Train,
+        args=arguments,
+        default=Train(options or TrainOptions(tyro.MISSING), start),
+        prog="slipstream train",
+    )
+    if given.options.print_config:
+        print(configuration.to_yaml(given.run), end="")
+        return 0
+    from slipstream.train import describe, train
+
+    if given.options.dry_run:
+        for line in describe(given.run):
+            print(line)
+        return 0
+    run_dir = train(given.run, given.options.run_dir, show_progress=not given.options.quiet)
+    print(run_dir)
+    return 0
+
+
+def _start(options: TrainOptions) -> RunConfig:
+    from slipstream.presets import preset
+
+    if options.config is None:
+        return preset(options.preset, options.env_id)
+    loaded = configuration.load(options.config)
+    return dataclasses.replace(loaded, env_id=options.env_id)
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Go on with a run from its last checkpoint, exactly where it stood."""
+
+    run: Positional[Path]
+    """The run's folder."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def resume(arguments: Sequence[str]) -> int:
+    """`slipstream resume RUN`."""
+    options = tyro.cli(ResumeOptions, args=arguments, prog="slipstream resume")
+    from slipstream.train import resume
+
+    print(resume(options.run, show_progress=not options.quiet))
+    return 0
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Run a trained policy without exploration."""
+
+    run: Positional[Path]
+    """A run's folder or one of its checkpoints."""
+    episodes: int = 10
+    """Episodes, each on a seed of its own."""
+    seed: int = 0
+    """Seed of the first episode."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint of a run."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`slipstream evaluate RUN`."""
+    options = tyro.cli(EvaluateOptions, args=arguments, prog="slipstream evaluate")
+    if options.episodes < 1 or options.seed < 0:
+        raise SlipstreamError(
+            f"--episodes {options.episodes} must be at least 1, --seed {options.seed} at least 0"
+        )
+    from slipstream.envs.vec_env import make_env
+    from slipstream.evaluate import evaluate
+    from slipstream.policy import load_policy
+
+    policy, spec = load_policy(options.run, options.checkpoint)
+    limit = spec.max_episode_steps
+    env = make_env(
+        spec.env_id,
+        num_envs=options.episodes,
+        env_kwargs={} if limit is None else {"max_episode_steps": limit},
+    )
+    seeds = range(options.seed, options.seed + options.episodes)
+    evaluation = evaluate(policy, env, seeds)
+    env.close()
+    if options.json:
+        print(json.dumps(dataclasses.asdict(evaluation)))
+        return 0
+    spread = f" (worst {min(evaluation.returns):.1f}, best {max(evaluation.returns):.1f})"
+    print(f"{spec.env_id}: return {evaluation.mean:.1f}{spread} over {options.episodes} episodes")
+    if evaluation.successes is not None:
+        print(f"success_once {sum(evaluation.successes) / options.episodes:.2f}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write one HTML page with the learning curves of one or more runs."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; seeds of the same environment and preset are pooled."""
+    out: Path | None = None
+    """The page to write; report.html in the first run's folder by default."""
+
+
+def report(arguments: Sequence[str]) -> int:
+    """`slipstream report RUN...`."""
+    options = tyro.cli(ReportOptions, args=arguments, prog="slipstream report")
+    if not options.runs:
+        raise SlipstreamError("no run was named; give one or more run folders")
+    from slipstream.report.html import write_report
+
+    out = options.runs[0] / "report.html" if options.out is None else options.out
+    print(write_report(options.runs, out))
+    return 0
+
+
+@dataclass(frozen=True)
+class PresetsOptions:
+    """List the presets."""
+
+
+def presets(arguments: Sequence[str]) -> int:
+    """`slipstream presets`."""
+    tyro.cli(PresetsOptions, args=arguments, prog="slipstream presets")
+    from slipstream.presets import PRESETS
+
+    width = max(map(len, PRESETS))
+    for name, function in PRESETS.items():
+        summary = (inspect.getdoc(function) or "").splitlines()[0]
+        print(f"{name:{width}}  {summary}")
+    return 0
+
+
+COMMANDS = {
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "report": report,
+    "presets": presets,
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """Slipstream trains transformer policies in online reinforcement learning.
+
+    Each command has a --help of its own.
+    """
+
+    command: Annotated[
+        Literal["train", "resume", "evaluate", "report", "presets"], tyro.conf.Positional
+    ]
+    """What to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line on standard error and exit status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        tyro.cli(Command, args=arguments[:1], prog="slipstream")
+    try:
+        return COMMANDS[arguments[0]](arguments[1:])
+    except SlipstreamError as error:
+        print(f"slipstream: {error}", file=sys.stderr)
+        return 2
+
+
+def script() -> None:
+    """The `slipstream` command."""
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Named starting points for a run: each is a function from an env id to a configuration."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from slipstream.algorithms.sac import SACConfig
+from slipstream.algorithms.td3 import TD3Config
+from slipstream.config import EvalConfig, RunConfig
+from slipstream.errors import SlipstreamError
+from slipstream.networks import NetworksConfig
+from slipstream.networks.critic import CriticConfig
+from slipstream.networks.mlp import MLPConfig
+from slipstream.networks.transformer import TransformerConfig
+from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.imitation import CloningConfig
+from slipstream.stages.learners import AlgorithmsConfig
+from slipstream.stages.online import OnlineConfig
+from slipstream.stages.switch import SwitchConfig
+
+Preset = Callable[[str], RunConfig]
+
+
+def default(env_id: str) -> RunConfig:
+    """Both stages with SAC and the settings that measured best on MuJoCo."""
+    return RunConfig(env_id=env_id)
+
+
+def td3(env_id: str) -> RunConfig:
+    """The same with TD3 and LayerNorm in the critics."""
+    return RunConfig(env_id=env_id, preset="td3", algorithm="td3")
+
+
+def demo(env_id: str) -> RunConfig:
+    """Both stages in a few minutes on one core: made for HalfCheetah-v5."""
+    return RunConfig(
+        env_id=env_id,
+        preset="demo",
+        total_steps=40_000,
+        eval=EvalConfig(every=4_000, episodes=5),
+        switch=SwitchConfig(rule="matched", earliest=0.5, latest=0.7),
+        checkpoint_every=20_000,
+    )
+
+
+def scratch(env_id: str) -> RunConfig:
+    """The baseline without stage 1: a transformer from scratch, with stage 1's large replay."""
+    return RunConfig(
+        env_id=env_id,
+        preset="scratch",
+        stages=("online",),
+        cloning=CloningConfig(enabled=False),
+        online=OnlineConfig(replay_capacity=100_000),
+    )
+
+
+def accelerator(env_id: str) -> RunConfig:
+    """The baseline without stage 2: the accelerator alone, nothing cloned."""
+    return RunConfig(
+        env_id=env_id,
+        preset="accelerator",
+        stages=("accelerate",),
+        cloning=CloningConfig(enabled=False),
+    )
+
+
+def pendulum(env_id: str) -> RunConfig:
+    """Both stages in seconds, for trying things out: made for Pendulum-v1."""
+    return RunConfig(
+        env_id=env_id,
+        preset="pendulum",
+        algorithm="td3",
+        total_steps=9_000,
+        learning_starts=1_000,
+        algorithms=AlgorithmsConfig(td3=TD3Config(gamma=0.98, tau=0.01, actor_lr=1e-3)),
+        networks=NetworksConfig(
+            mlp=MLPConfig((64, 64)),
+            transformer=TransformerConfig(d_model=32, d_ff=64),
+            critic=CriticConfig(hidden=(64, 64)),
+        ),
+        eval=EvalConfig(every=1_000, episodes=10),
+        cloning=CloningConfig(burst=300),
+        switch=SwitchConfig(earliest=0.4, latest=0.78),
+        checkpoint_every=3_000,
+    )
+
+
+def paper_mdp_td3(env_id: str) -> RunConfig:
+    """The paper's MuJoCo settings (arXiv 2509.26137 and its first code release), traps mended.
+
+    Mended: time limits bootstrap, the first steps of an episode are learnt from, cloning episodes
+    are counted, target networks are hard-copied at the switch, exploration stays on in stage 2,
+    and cloning runs until its batches are through rather than for a few updates.
+    """
+    return RunConfig(
+        env_id=env_id,
+        preset="paper/mdp-td3",
+        algorithm="td3",
+        total_steps=1_000_000,
+        batch_size=256,
+        learning_starts=25_000,
+        algorithms=AlgorithmsConfig(td3=TD3Config(actor_lr=3e-4, critic_lr=3e-4)),
+        networks=NetworksConfig(
+            mlp=MLPConfig((256, 256, 256)),
+            transformer=TransformerConfig(
+                context_length=3, d_model=256, n_layers=1, n_heads=2, d_ff=512, dropout=0.05
+            ),
+            critic=CriticConfig(hidden=(256, 256, 256), layer_norm=False),
+        ),
+        cloning=CloningConfig(source="episodes", episodes=10, episodes_every=3_000),
+        switch=SwitchConfig(rule="at_step", latest=0.5),
+        accelerate=AccelerateConfig(replay_capacity=1_000_000),
+        online=OnlineConfig(replay_capacity=20_000),
+        eval=EvalConfig(every=10_000, episodes=10),
+        checkpoint_every=50_000,
+    )
+
+
+def paper_mdp_sac(env_id: str) -> RunConfig:
+    """The paper's networks and cloning with SAC."""
+    return replace(
+        paper_mdp_td3(env_id),
+        preset="paper/mdp-sac",
+        algorithm="sac",
+        algorithms=AlgorithmsConfig(sac=SACConfig(actor_lr=3e-4, critic_lr=3e-4)),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "default": default,
+    "td3": td3,
+    "demo": demo,
+    "scratch": scratch,
+    "accelerator": accelerator,
+    "pendulum": pendulum,
+    "paper/mdp-td3": paper_mdp_td3,
+    "paper/mdp-sac": paper_mdp_sac,
+}
+"""Name on the command line -> function of the env id."""
+
+
+def preset(name: str, env_id: str) -> RunConfig:
+    """The configuration that a preset gives for an environment.
+
+    Raises:
+        SlipstreamError: no such preset.
+    """
+    if name not in PRESETS:
+        raise SlipstreamError(f"there is no preset '{name}'; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name](env_id)
