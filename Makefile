@@ -69,7 +69,7 @@ type: setup ## check the types
 	$(BIN)/basedpyright
 
 docs: setup ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: $(CURDIR)/site/index.html"
 
 bench: setup-bench ## measure update and stage-1 speed beside the peers

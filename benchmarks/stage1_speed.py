@@ -21,6 +21,7 @@ import tyro
 
 from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
 from slipstream.algorithms.td3 import TD3
+from slipstream.allocator import keep_freed_memory
 from slipstream.envs.vec_env import make_env
 from slipstream.networks import NetworksConfig, build_actor, build_critic
 from slipstream.networks.critic import CriticConfig
@@ -101,6 +102,7 @@ def measure_sb3_family(td3_class: Any, steps: int) -> dict[str, float]:
 
 def measure_slipstream(layer_norm: bool, steps: int) -> dict[str, float]:
     """Stage 1 of this package."""
+    keep_freed_memory()  # as every run does, like the choice of the product
     set_matmul_backend(fastest_matmul_backend())
     stopwatch = Stopwatch(steps)
     torch.manual_seed(0)

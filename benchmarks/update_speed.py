@@ -17,6 +17,7 @@ import tyro
 
 from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
 from benchmarks.plain_td3 import PlainActor, PlainCritic, PlainTD3
+from slipstream.allocator import keep_freed_memory
 from slipstream.batch import Batch
 from slipstream.networks import NetworksConfig, build_actor, build_critic
 from slipstream.networks.critic import CriticConfig
@@ -112,6 +113,7 @@ def measure(contender: str, context_length: int, seconds: float) -> dict[str, fl
         def update(i: int) -> None:
             plain.update(*rows[i % NUM_BATCHES])
     else:
+        keep_freed_memory()  # as every run does
         set_matmul_backend(BACKENDS[contender])
         ours = make_slipstream(context_length)
 
