@@ -5,7 +5,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -118,6 +118,7 @@ def play(recorder: Recorder, events) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=80, deadline=None)
 @given(histories(), st.integers(1, 8))
+@example((6, 2, [("add", [True] * 2, [False] * 2, [False] * 2)] * 4 + [("resize", 4, None)]), 1)
 def test_windows_equal_the_reference(backend, history, context_length):
     capacity, num_envs, events = history
     with indices_by(backend) as device:
@@ -350,7 +351,7 @@ def test_impossible_draws_are_refused():
         ((4, 3, 1, 3), "burn_in is 3: use 0 to 2"),
     ):
         with pytest.raises(SlipstreamError, match=message):
-            recorder.replay.sample(*sizes)
+            recorder.replay.sample(*sizes)  # pyright: ignore[reportArgumentType]
     with pytest.raises(SlipstreamError, match="keep is -1"):
         recorder.replay.resized(8, keep=-1)
     step(recorder, terminated=True)

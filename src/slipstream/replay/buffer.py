@@ -244,7 +244,7 @@ class ReplayBuffer:
             newest = np.arange(stored - kept, stored) + (int(self._head[env]) + 1 - stored)
             source = self._rows.to_device(self._base[env] + newest % self.rows_per_env)
             start = int(other._base[env])
-            for name, rows in self._rows.tensors.items():
+            for name, rows in self._columns().items():
                 other._rows.tensors[name][start : start + kept] = rows[source]
             other._head[env] = kept - 1
         other._pending[:] = self._pending
@@ -262,11 +262,7 @@ class ReplayBuffer:
             "num_envs": self.num_envs,
             "head": to_tensor(self._head.copy()),
             "pending": to_tensor(self._pending.copy()),
-            "rows": {
-                name: self._by_env(rows)[:, :used]
-                for name, rows in self._rows.tensors.items()
-                if name != "table"
-            },
+            "rows": {name: self._by_env(rows)[:, :used] for name, rows in self._columns().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -282,14 +278,17 @@ class ReplayBuffer:
                     f"{getattr(self, name)}: use the stored value"
                 )
         stored: Mapping[str, Tensor] = state["rows"]
-        own = {name: rows for name, rows in self._rows.tensors.items() if name != "table"}
-        for name, rows in own.items():
+        for name, rows in self._columns().items():
             check_column(name, stored, rows)
-        for name, rows in own.items():
+        for name, rows in self._columns().items():
             self._by_env(rows)[:, : stored[name].shape[1]] = stored[name].to(self.device)
         self._head[:] = state["head"].numpy()
         self._pending[:] = state["pending"].numpy()
         self._index_transitions()
+
+    def _columns(self) -> dict[str, Tensor]:
+        """What rows hold, without the table, which follows from it."""
+        return {name: rows for name, rows in self._rows.tensors.items() if name != "table"}
 
     def _index_transitions(self) -> None:
         """Work out from the rows' steps which of them are transitions."""
