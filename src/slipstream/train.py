@@ -87,6 +87,7 @@ class Trainer:
             self.history[-1].step if self.history and self.stage.name == "online" else None,
         )
         self.started_at = time.perf_counter() - self.seconds["wall"]
+        self.cpu_started_at = time.process_time() - self.seconds["cpu"]
 
     def run(self) -> Path:
         """Train until the step budget is spent, or until an interrupt; returns the run folder."""
@@ -161,8 +162,7 @@ class Trainer:
         """Evaluate every actor that matters now, then let the switch rule and the guard decide."""
         stage, actors = self.stage, self.team.actors
         if not self.random_returns:
-            with self._timed("eval"):
-                self.random_returns = self._evaluate("random").returns
+            self.random_returns = self._evaluate("random").returns
         evaluations: dict[str, Evaluation] = {}
         if stage.name == "accelerate":
             if stage.imitation is not None and self._rule_looks():
@@ -273,7 +273,8 @@ class Trainer:
             self.metrics[f"{prefix}/{name}"] = value
 
     def _log_training(self) -> None:
-        seconds = {f"time/{name}_seconds": value for name, value in self.seconds.items()}
+        parts = ("act", "learn", "clone", "eval")
+        seconds = {f"time/{part}_seconds": self.seconds[part] for part in parts}
         wall = time.perf_counter() - self.started_at
         self._log({**self.metrics, **seconds, "time/steps_per_second": self.step / wall})
         self.metrics.clear()
@@ -283,14 +284,17 @@ class Trainer:
             "num_updates": self.num_updates,
             "eval_steps": self.eval_steps,
             "wall_seconds": time.perf_counter() - self.started_at,
+            # Of this process, evaluation left out: comparable on a busy machine.
+            "cpu_seconds": time.process_time() - self.cpu_started_at - self.seconds["eval_cpu"],
         }
         self.logger.log(self.step, self.stage.name, {**common, **metrics})
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         yield
         self.seconds[part] += time.perf_counter() - start
+        self.seconds[f"{part}_cpu"] += time.process_time() - cpu_start
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
@@ -341,6 +345,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.seconds["wall"] = time.perf_counter() - self.started_at
+        self.seconds["cpu"] = time.process_time() - self.cpu_started_at
         checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), self._state())
         checkpoint.link(self.run_dir, "last", self.step)
         checkpoint.prune(self.run_dir, self.config.keep_checkpoints)
