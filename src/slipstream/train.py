@@ -238,7 +238,8 @@ class Trainer:
         self.best_return = mean
         self.best = self.team.snapshot()
         if self.step:
-            checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
+            if not (self.run_dir / "checkpoints" / str(self.step)).exists():
+                checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
             checkpoint.link(self.run_dir, "best", self.step)
 
     def _evaluate(self, name: str) -> Evaluation:

@@ -1,6 +1,9 @@
 """MuJoCo ids: the superseded versions and what stands in for them."""
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _NAMES = frozenset(
     {
@@ -34,3 +37,24 @@ def successor(env_id: str) -> str | None:
     if name in _NAMES and version in ("2", "3", "4"):
         return f"{name}-v5"
     return None
+
+
+@contextmanager
+def deprecations_muted() -> Iterator[None]:
+    """While an environment is built: no line on stderr for what its XML says in an old way.
+
+    Gymnasium's XML files are not the user's to mend, and MuJoCo prints its warning once for each
+    copy. Every other warning still reaches stderr.
+    """
+    import mujoco
+
+    def tell(message: str) -> None:
+        if "is deprecated" not in message:
+            print(f"mujoco: {message}", file=sys.stderr)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(tell)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)

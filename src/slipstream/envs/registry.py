@@ -5,6 +5,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -129,7 +130,8 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         probe.register()
     try:
         # The adapter makes its own checks; gymnasium's would run a second time on every step.
-        return gym.make(env_id, **{"disable_env_checker": True, **env_kwargs})
+        with mujoco.deprecations_muted() if mujoco.is_mujoco(env_id) else nullcontext():
+            return gym.make(env_id, **{"disable_env_checker": True, **env_kwargs})
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise SlipstreamError(_unknown(env_id)) from error
     except (gym.error.DependencyNotInstalled, ImportError) as error:
