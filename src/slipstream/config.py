@@ -192,5 +192,7 @@ def load(path: Path) -> RunConfig:
     except yaml.YAMLError as error:
         raise SlipstreamError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
-        raise SlipstreamError(f"{path} holds no configuration; see `slipstream train --print-config`")
+        raise SlipstreamError(
+            f"{path} holds no configuration; see `slipstream train --print-config`"
+        )
     return from_dict(values, str(path))

@@ -103,9 +103,7 @@ def evaluate(
                     episode.success,
                 )
         obs = result.obs
-    returns, lengths, successes = zip(
-        *(finished[i] for i in range(env.num_envs)), strict=True
-    )
+    returns, lengths, successes = zip(*(finished[i] for i in range(env.num_envs)), strict=True)
     return Evaluation(
         returns=returns,
         lengths=lengths,

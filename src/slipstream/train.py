@@ -18,7 +18,7 @@ from slipstream.envs.vec_env import VecEnv, make_env
 from slipstream.errors import SlipstreamError
 from slipstream.evaluate import Evaluation, evaluate
 from slipstream.logger import RunLogger
-from slipstream.networks.linear import fastest_matmul_backend, set_matmul_backend
+from slipstream.networks.linear import Backend, fastest_matmul_backend, set_matmul_backend
 from slipstream.policy import describe_policy
 from slipstream.progress import Progress
 from slipstream.replay.buffer import ReplayBuffer
@@ -49,19 +49,23 @@ class Trainer:
         resume_from: Path | None = None,
         show_progress: bool = True,
     ) -> None:
-        state = None if resume_from is None else checkpoint.load_tree(resume_from / "training_state")
+        state = None
+        if resume_from is not None:
+            state = checkpoint.load_tree(resume_from / "training_state")
         if state is not None and "step" not in state:
             raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
         keep_freed_memory()
         torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
         if state is not None:
-            self.matmul = state["matmul"]  # the two backends round differently: keep the first
-        else:
-            auto = config.matmul == "auto"
-            self.matmul = fastest_matmul_backend() if auto else config.matmul
+            backend: Backend = state["matmul"]  # the two round differently: keep the first choice
+        elif config.matmul == "auto":
+            backend = fastest_matmul_backend()
             torch.manual_seed(config.seed)  # the measurement drew numbers
-        set_matmul_backend(self.matmul)
+        else:
+            backend = config.matmul
+        self.matmul = backend
+        set_matmul_backend(backend)
 
         self.config, self.run_dir = config, run_dir
         self.env = self._make_env(config.env.num_envs, config.env.parallel)
@@ -265,9 +269,7 @@ class Trainer:
     def _make_env(self, num_envs: int, parallel: bool = False) -> VecEnv:
         limit = self.config.env.max_episode_steps
         kwargs = {} if limit is None else {"max_episode_steps": limit}
-        return make_env(
-            self.config.env_id, num_envs=num_envs, parallel=parallel, env_kwargs=kwargs
-        )
+        return make_env(self.config.env_id, num_envs=num_envs, parallel=parallel, env_kwargs=kwargs)
 
     def _keep(self, prefix: str, metrics: dict[str, Any]) -> None:
         for name, value in metrics.items():
@@ -307,7 +309,8 @@ class Trainer:
             self.stopped = True
 
         try:
-            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            before = {number: signal.signal(number, stop) for number in numbers}
         except ValueError:  # not the main thread: whoever runs us handles signals
             yield
             return

@@ -1,11 +1,11 @@
 """Behaviour cloning of one policy by another (Zelezetsky et al. 2025, algorithms 2 and 3)."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from slipstream.algorithms.interfaces import DeterministicActor, PolicyOutput
+from slipstream.algorithms.interfaces import DeterministicActor, PolicyOutput, StochasticOutput
 from slipstream.algorithms.optim import FusedAdam
 from slipstream.batch import Batch
 
@@ -35,11 +35,12 @@ class Cloning:
         action = label if isinstance(label, Tensor) else label.mode
         action_error = (output.mode - action.detach()).square().mean()
         loss = action_error
-        log_std = getattr(label, "log_std", None)
+        log_std: Tensor | None = getattr(label, "log_std", None)
         if log_std is not None:
             # In action space plus log-std rather than a KL divergence: where tanh saturates, two
             # Gaussians far apart are the same policy.
-            spread = (output.log_std - log_std.detach()).square().mean()  # pyright: ignore
+            own = cast("StochasticOutput", output).log_std
+            spread = (own - log_std.detach()).square().mean()
             loss = loss + LOG_STD_WEIGHT * spread
         self.optimizer.minimize(loss)
         self.num_updates += 1

@@ -31,15 +31,25 @@ class StochasticOutput(PolicyOutput, Protocol):
 class DeterministicActor(Protocol):
     """obs key -> (B, T, *), valid (B, T) -> the policy at the `last` steps."""
 
-    def __call__(self, obs: Obs, valid: Tensor, last: int = 1) -> PolicyOutput: ...
-    def parameters(self) -> Iterable[nn.Parameter]: ...
+    def __call__(self, obs: Obs, valid: Tensor, last: int = 1) -> PolicyOutput:
+        """The policy at the last steps, (B, last, A)."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What an optimizer moves."""
+        ...
 
 
 class StochasticActor(Protocol):
     """obs key -> (B, T, *), valid (B, T) -> the distribution at the `last` steps."""
 
-    def __call__(self, obs: Obs, valid: Tensor, last: int = 1) -> StochasticOutput: ...
-    def parameters(self) -> Iterable[nn.Parameter]: ...
+    def __call__(self, obs: Obs, valid: Tensor, last: int = 1) -> StochasticOutput:
+        """The distribution at the last steps, (B, last, A)."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What an optimizer moves."""
+        ...
 
 
 class EnsembleCritic(Protocol):
@@ -47,5 +57,10 @@ class EnsembleCritic(Protocol):
 
     def __call__(
         self, obs: Obs, valid: Tensor, action: Tensor, members: int | None = None
-    ) -> Tensor: ...
-    def parameters(self) -> Iterable[nn.Parameter]: ...
+    ) -> Tensor:
+        """Values at the last L steps, of the first `members` of the ensemble or of all."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What an optimizer moves."""
+        ...

@@ -30,7 +30,7 @@ class FusedAdam:
     def step(self, grads: Iterable[Tensor]) -> None:
         """One step along given gradients, in the order of the parameters."""
         self.num_steps += 1
-        torch._fused_adam_(
+        torch._fused_adam_(  # pyright: ignore
             self.parameters,
             list(grads),
             self.exp_avg,
@@ -53,6 +53,7 @@ class FusedAdam:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        torch._foreach_copy_(self.exp_avg, state["exp_avg"])
-        torch._foreach_copy_(self.exp_avg_sq, state["exp_avg_sq"])
+        for name in ("exp_avg", "exp_avg_sq"):
+            for moment, value in zip(getattr(self, name), state[name], strict=True):
+                moment.copy_(value)
         self.num_steps.copy_(state["num_steps"])

@@ -10,8 +10,8 @@ from slipstream.batch import Batch
 
 @torch.no_grad()
 def polyak(target: Sequence[Tensor], source: Sequence[Tensor], tau: float) -> None:
-    """target <- (1 - tau) target + tau source: `tau` weighs the new parameters."""
-    torch._foreach_lerp_(list(target), list(source), tau)
+    """Move `target` to (1 - tau) target + tau source: `tau` weighs the new parameters."""
+    torch._foreach_lerp_(list(target), list(source), tau)  # pyright: ignore
 
 
 def hard_copy(target: nn.Module, source: nn.Module) -> None:

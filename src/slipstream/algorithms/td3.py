@@ -127,7 +127,10 @@ class TD3:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         with torch.no_grad():
-            torch._foreach_copy_(self.actor_target_parameters, state["actor_target"])
+            for target, value in zip(
+                self.actor_target_parameters, state["actor_target"], strict=True
+            ):
+                target.copy_(value)
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.num_updates = state["num_updates"]

@@ -52,8 +52,11 @@ class ResidualGate(nn.Module):
 
 
 class GRUGate(nn.Module):
-    """GTrXL's gate (Parisotto et al. 2020, arXiv 1910.06764, section 3.2): a GRU cell whose state
-    is the stream and whose input is the block's output; its bias starts near the identity."""
+    """GTrXL's gate (Parisotto et al. 2020, arXiv 1910.06764, section 3.2).
+
+    A GRU cell whose state is the stream and whose input is the block's output; its bias starts near
+    the identity.
+    """
 
     def __init__(self, d_model: int, bias: float = 2.0) -> None:
         super().__init__()

@@ -73,6 +73,9 @@ class StateInput(nn.Module):
         return torch.cat([obs[key] for key in self.keys], -1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (..., size), normalized if the run normalizes: kept apart from `frames` so that
-        a memory of raw frames stays right while the statistics move."""
+        """Frames (..., size), normalized if the run normalizes.
+
+        Kept apart from `frames` so that a memory of raw frames stays right while the statistics
+        move.
+        """
         return frames if self.normalizer is None else self.normalizer(frames)

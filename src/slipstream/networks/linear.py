@@ -81,7 +81,7 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (..., K), weight (N, K), bias (N,) -> (..., N)."""
+    """X (..., K), weight (N, K), bias (N,) -> (..., N)."""
     if _state["backend"] == "onednn" and x.device.type == "cpu" and x.dtype == torch.float32:
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         return _OneDNNLinear.apply(rows, weight, bias).view(*x.shape[:-1], -1)  # pyright: ignore

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,7 @@ class MLPBackbone(nn.Module):
     def __init__(self, config: MLPConfig, input_size: int) -> None:
         super().__init__()
         sizes = (input_size, *config.hidden)
-        self.layers = nn.ModuleList(
-            Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
         self.feature_size = sizes[-1]
 
     def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
@@ -59,9 +58,7 @@ class EnsembleMLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = (input_size, *hidden, 1)
-        self.layers = nn.ModuleList(
-            EnsembleLinear(n_members, a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(EnsembleLinear(n_members, a, b) for a, b in pairwise(sizes))
         self.n_members = n_members
         self.layer_norm = layer_norm
 

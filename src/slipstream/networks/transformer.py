@@ -48,8 +48,10 @@ class TransformerConfig:
 
 
 class Block(nn.Module):
-    """Pre-norm block (Xiong et al. 2020): x <- gate(x, attention(norm(x))), then the same with
-    the feed-forward layer."""
+    """Pre-norm block (Xiong et al. 2020).
+
+    x <- gate(x, attention(norm(x))), then the same with the feed-forward layer.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

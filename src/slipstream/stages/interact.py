@@ -17,7 +17,7 @@ Explore = Callable[[Any], Tensor]
 
 def to_tensors(obs: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
     """Observations as tensors on the policy's device."""
-    return {key: torch.from_numpy(value).to(device) for key, value in obs.items()}
+    return {key: torch.as_tensor(value).to(device) for key, value in obs.items()}
 
 
 def random_action(num_envs: int, action_dim: int) -> Tensor:
@@ -73,7 +73,7 @@ class Interaction:
         )
         if result.started.any():
             self.replay.begin(result.obs, result.started)
-            started = torch.from_numpy(result.started).to(device)
+            started = torch.as_tensor(result.started).to(device)
             carry = reset_carry(carry, actor.initial_carry(self.env.num_envs), started)
         self.carry = carry
         self._observe(result.obs, result.acted | result.started)
@@ -82,7 +82,7 @@ class Interaction:
     def _observe(self, obs: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
         if self.normalizer is not None:
             frames = np.concatenate([value[rows] for value in obs.values()], -1)
-            self.normalizer.observe(torch.from_numpy(frames).to(self.normalizer.mean.device))
+            self.normalizer.observe(torch.as_tensor(frames).to(self.normalizer.mean.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Running episodes and the collector's memory."""
@@ -100,7 +100,7 @@ class Interaction:
             restarted = self.env.restarted
             self.replay.begin(self.env.current_obs, restarted)
             fresh = actor.initial_carry(self.env.num_envs)
-            self.carry = reset_carry(self.carry, fresh, torch.from_numpy(restarted))
+            self.carry = reset_carry(self.carry, fresh, torch.as_tensor(restarted))
         return exact
 
 

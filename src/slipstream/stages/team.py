@@ -51,9 +51,7 @@ class Team:
         replay: rows of the present stage.
     """
 
-    def __init__(
-        self, config: TeamConfig, spec: EnvSpec, make_env: Callable[[], VecEnv]
-    ) -> None:
+    def __init__(self, config: TeamConfig, spec: EnvSpec, make_env: Callable[[], VecEnv]) -> None:
         self.config = config
         self.spec = spec
         self._make_env = make_env
