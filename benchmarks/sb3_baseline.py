@@ -73,7 +73,6 @@ class PeriodicEvaluation(BaseCallback):
         self.metrics = metrics
         self.env = gym.make(options.env_id)
         self.started = time.perf_counter()
-        self.started_cpu = time.process_time()
         self.eval_seconds = 0.0
         self.cpu_started, self.eval_cpu = time.process_time(), 0.0
         self.eval_steps = 0
@@ -120,7 +119,6 @@ class PeriodicEvaluation(BaseCallback):
             num_updates=getattr(self.model, "_n_updates", 0),
             eval_steps=self.eval_steps,
             wall_seconds=wall,
-            cpu_seconds=time.process_time() - self.started_cpu,
             cpu_seconds=time.process_time() - self.cpu_started - self.eval_cpu,
             **{"time/eval_seconds": self.eval_seconds},
             **metrics,
