@@ -1,15 +1,16 @@
 """Twin action values, on the last observation or with a memory of their own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from slipstream.batch import Obs
+from slipstream.errors import SlipstreamError
 from slipstream.networks.inputs import StateInput
 from slipstream.networks.memory import Backbone
-from slipstream.networks.mlp import EnsembleMLP
+from slipstream.networks.mlp import EnsembleMLP, check_hidden
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,14 @@ class CriticConfig:
     """Width of each hidden layer."""
     layer_norm: bool | None = None
     """LayerNorm in the hidden layers; None takes the algorithm's default (TD3 on, SAC off)."""
-    n_critics: int = field(default=2)
+    n_critics: int = 2
     """Size of the ensemble whose minimum is the target."""
+
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for sizes that make no critics."""
+        check_hidden("critic.hidden", self.hidden)
+        if self.n_critics < 1:
+            raise SlipstreamError(f"critic.n_critics is {self.n_critics}; it must be at least 1")
 
 
 class Critic(nn.Module):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import EnsembleLinear, Linear
 from slipstream.networks.memory import Carry
 
@@ -17,6 +18,16 @@ class MLPConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
+
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for widths that make no network."""
+        check_hidden("mlp.hidden", self.hidden)
+
+
+def check_hidden(name: str, hidden: Sequence[int]) -> None:
+    """Raise SlipstreamError unless there are hidden layers, each of at least one unit."""
+    if not hidden or min(hidden) < 1:
+        raise SlipstreamError(f"{name} is {tuple(hidden)}; give one width of at least 1 a layer")
 
 
 class MLPBackbone(nn.Module):
