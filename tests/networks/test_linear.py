@@ -1,0 +1,120 @@
+import pytest
+import torch
+
+from slipstream.networks.linear import (
+    EnsembleLinear,
+    Linear,
+    fastest_matmul_backend,
+    matmul_backend,
+    onednn_available,
+    set_matmul_backend,
+)
+from slipstream.networks.mlp import EnsembleMLP
+from tests.networks.policies import OBS_DIM, policy
+
+needs_onednn = pytest.mark.skipif(not onednn_available(), reason="no oneDNN in this torch")
+
+
+@pytest.fixture(autouse=True)
+def default_backend():
+    before = matmul_backend()
+    set_matmul_backend("default")
+    yield
+    set_matmul_backend(before)
+
+
+def values_and_grads(function, *tensors):
+    """Output of a function under each backend, and the gradients of a fixed projection of it."""
+    results = []
+    for backend in ("default", "onednn"):
+        set_matmul_backend(backend)
+        output = function()
+        torch.manual_seed(3)
+        grads = torch.autograd.grad((output * torch.randn_like(output)).sum(), tensors)
+        results.append([output.detach(), *grads])
+    return results
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(7, 5), (3, 4, 5), (1, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_onednn_linear_equals_the_default(shape, bias):
+    torch.manual_seed(0)
+    layer = Linear(5, 6, bias=bias)
+    x = torch.randn(shape, requires_grad=True)
+    default, onednn = values_and_grads(lambda: layer(x), x, *layer.parameters())
+    for one, other in zip(default, onednn, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@needs_onednn
+def test_onednn_takes_strided_inputs():
+    torch.manual_seed(0)
+    layer = Linear(5, 6)
+    x = torch.randn(5, 4, requires_grad=True)
+    default, onednn = values_and_grads(lambda: layer(x.t()), x, *layer.parameters())
+    for one, other in zip(default, onednn, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@needs_onednn
+@pytest.mark.parametrize("members", [None, 1, 2])
+@pytest.mark.parametrize("shape", [(7, 5), (3, 7, 5)], ids=["shared", "separate"])
+def test_onednn_ensemble_equals_the_default(shape, members):
+    torch.manual_seed(0)
+    layer = EnsembleLinear(3, 5, 6)
+    x = torch.randn(shape, requires_grad=True)
+
+    def forward():
+        rows = x if x.dim() == 2 else x[: members or 3]
+        return layer(rows, members)
+
+    default, onednn = values_and_grads(forward, x, *layer.parameters())
+    for one, other in zip(default, onednn, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", ["mlp", "transformer-c3-l2-residual", "transformer-c3-l2-gru"])
+def test_onednn_policy_equals_the_default(name):
+    actor = policy(name, "squashed_gaussian")
+    obs = torch.randn(8, actor.context_length, OBS_DIM)
+    valid = torch.ones(8, actor.context_length, dtype=torch.bool)
+    default, onednn = values_and_grads(
+        lambda: torch.cat(
+            [actor({"state": obs}, valid).mean, actor({"state": obs}, valid).log_std]
+        ),
+        *actor.parameters(),
+    )
+    for one, other in zip(default, onednn, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_an_ensemble_is_its_members_side_by_side(layer_norm):
+    torch.manual_seed(0)
+    ensemble = EnsembleMLP(3, 5, (6, 7), layer_norm)
+    x = torch.randn(4, 2, 5)
+    together = ensemble(x)
+    assert together.shape == (3, 4, 2)
+    for e in range(3):
+        y = x
+        for i, layer in enumerate(ensemble.layers):
+            assert isinstance(layer, EnsembleLinear)
+            y = y @ layer.weight[e] + layer.bias[e, 0]
+            if i < 2:
+                y = torch.relu(torch.nn.functional.layer_norm(y, y.shape[-1:]) if layer_norm else y)
+        torch.testing.assert_close(together[e], y.squeeze(-1))
+    for members in (1, 2):
+        torch.testing.assert_close(ensemble(x, members), together[:members])
+
+
+def test_members_differ():
+    torch.manual_seed(0)
+    values = EnsembleMLP(2, 5, (6,), False)(torch.randn(4, 1, 5))
+    assert (values[0] - values[1]).abs().min() > 1e-4
+
+
+def test_measuring_the_backends_leaves_the_choice_alone():
+    assert fastest_matmul_backend(rows=8, width=8, seconds=0.01) in ("default", "onednn")
+    assert matmul_backend() == "default"
