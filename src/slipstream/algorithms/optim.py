@@ -32,7 +32,8 @@ class FusedAdam:
         self.num_steps += 1
         torch._fused_adam_(  # pyright: ignore
             self.parameters,
-            list(grads),
+            # The kernel walks the memory of both in step: a transposed gradient would be scrambled.
+            [grad.contiguous() for grad in grads],
             self.exp_avg,
             self.exp_avg_sq,
             [],
