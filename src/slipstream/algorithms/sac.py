@@ -39,7 +39,14 @@ class SACConfig:
         """Raise SlipstreamError for a setting that cannot work."""
         if not 0 <= self.gamma < 1:
             raise SlipstreamError(f"sac.gamma is {self.gamma}; it must be in [0, 1)")
-        if self.alpha <= 0:
+        if not 0 < self.tau <= 1:
+            raise SlipstreamError(f"sac.tau is {self.tau}; it must be in (0, 1]")
+        for name in ("actor_lr", "critic_lr", "alpha_lr"):
+            if not getattr(self, name) >= 0:
+                raise SlipstreamError(
+                    f"sac.{name} is {getattr(self, name)}; it must not be negative"
+                )
+        if not self.alpha > 0:
             raise SlipstreamError(f"sac.alpha is {self.alpha}; it must be positive")
 
 

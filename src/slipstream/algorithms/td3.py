@@ -38,6 +38,19 @@ class TD3Config:
         """Raise SlipstreamError for a setting that cannot work."""
         if not 0 <= self.gamma < 1:
             raise SlipstreamError(f"td3.gamma is {self.gamma}; it must be in [0, 1)")
+        if not 0 < self.tau <= 1:
+            raise SlipstreamError(f"td3.tau is {self.tau}; it must be in (0, 1]")
+        for name in (
+            "target_policy_noise",
+            "target_noise_clip",
+            "exploration_noise",
+            "actor_lr",
+            "critic_lr",
+        ):
+            if not getattr(self, name) >= 0:
+                raise SlipstreamError(
+                    f"td3.{name} is {getattr(self, name)}; it must not be negative"
+                )
         if self.policy_delay < 1:
             raise SlipstreamError(f"td3.policy_delay is {self.policy_delay}; it must be at least 1")
 

@@ -45,7 +45,7 @@ class MLPBackbone(nn.Module):
         """Frames (B, T, K), valid (B, T) -> features of the `last` steps (B, last, F)."""
         x = frames if frames.shape[1] == last else frames[:, -last:]
         for layer in self.layers:
-            x = torch.relu(layer(x))
+            x = torch.relu_(layer(x))
         return x
 
     def initial_carry(self, num_envs: int) -> Carry:
@@ -82,5 +82,5 @@ class EnsembleMLP(nn.Module):
             if i < len(self.layers) - 1:
                 if self.layer_norm:
                     y = nn.functional.layer_norm(y, y.shape[-1:])
-                y = torch.relu(y)
+                y = torch.relu_(y)
         return y.view(n_members, *x.shape[:-1])

@@ -54,6 +54,8 @@ class CloningConfig:
                 raise SlipstreamError(
                     f"cloning.{name} is {getattr(self, name)}; it must be at least 1"
                 )
+        if not self.lr >= 0:
+            raise SlipstreamError(f"cloning.lr is {self.lr}; it must not be negative")
 
 
 class Imitation:
