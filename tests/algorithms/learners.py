@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from slipstream.networks import Actor, Critic, build_actor, build_critic
+from slipstream.networks import Actor, Critic, NetworksConfig, build_actor, build_critic
 from slipstream.networks.mlp import MLPConfig
+from slipstream.spec import EnvSpec
 from slipstream.stages.learners import (
     ALGORITHMS,
     AlgorithmsConfig,
@@ -26,10 +27,16 @@ class Made:
 
 
 def make_learner(
-    algorithm: str, kind: str = "mlp", memory: str = "none", seed: int = 0, spec=SPEC, **fields
+    algorithm: str,
+    kind: str = "mlp",
+    memory: str = "none",
+    seed: int = 0,
+    spec: EnvSpec = SPEC,
+    networks: NetworksConfig | None = None,
+    **fields,
 ) -> Made:
     torch.manual_seed(seed)
-    networks = replace(critic_config(memory=memory), mlp=MLPConfig((16, 16)))
+    networks = networks or replace(critic_config(memory=memory), mlp=MLPConfig((16, 16)))
     kind_of = algorithm_class(algorithm)
     actor = build_actor(kind, kind_of.head, spec, networks, None)
     critic = build_critic(spec, networks, kind_of.critic_layer_norm, None)
