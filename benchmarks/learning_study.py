@@ -39,6 +39,7 @@ class Task:
 
     @property
     def name(self) -> str:
+        """Its folder below the results."""
         return f"{self.env_id}-{self.algorithm}/{self.variant}/seed{self.seed}"
 
 
@@ -52,7 +53,7 @@ class Options:
     """Counted env steps of each run, both stages."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of every variant."""
-    tasks: tuple[str, ...] = ("HalfCheetah-v5-sac", "HalfCheetah-v5-td3", "Hopper-v5-sac")
+    tasks: tuple[str, ...] = ("HalfCheetah-v5-sac", "HalfCheetah-v5-td3", "Hopper-v5-td3")
     """Environment and algorithm."""
     variants: tuple[str, ...] = ("two-stage", "scratch", "accelerator", "sb3")
     """What is compared."""
@@ -62,7 +63,7 @@ class Options:
 
 def main(options: Options) -> None:
     tasks = [
-        Task(*name.rsplit("-", 1), variant, seed)
+        Task(*name.rsplit("-", 1), variant, seed)  # pyright: ignore[reportCallIssue]
         for name in options.tasks
         for seed in options.seeds
         for variant in options.variants
@@ -76,11 +77,14 @@ def run(task: Task, options: Options) -> None:
     if (kept / "done.json").exists():
         return
     folder = options.scratch_dir / task.name
-    if folder.exists():
-        shutil.rmtree(folder)
     command = sb3_command(task, options, folder)
     if task.variant != "sb3":
         command = slipstream_command(task, options, folder)
+    if finished(folder):
+        keep(folder, kept, command)
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
     print(" ".join(command), flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"seed{task.seed}.log").open("w") as log:
@@ -94,9 +98,22 @@ def run(task: Task, options: Options) -> None:
     keep(folder, kept, command)
 
 
+def finished(folder: Path) -> bool:
+    """Whether a run folder holds a whole run."""
+    metrics = folder / "metrics.jsonl"
+    return (folder / "done.json").exists() or (
+        metrics.exists() and '"event": "end"' in metrics.read_text()
+    )
+
+
 def slipstream_command(task: Task, options: Options, folder: Path) -> list[str]:
     return [
-        *(str(Path(sys.executable).with_name("slipstream")), "train", task.env_id, *VARIANTS[task.variant]),
+        *(
+            str(Path(sys.executable).with_name("slipstream")),
+            "train",
+            task.env_id,
+            *VARIANTS[task.variant],
+        ),
         *("--algorithm", task.algorithm, "--seed", str(task.seed)),
         *("--total-steps", str(options.total_steps)),
         *("--eval.every", "4000", "--eval.episodes", "10"),
@@ -126,7 +143,9 @@ def keep(folder: Path, kept: Path, command: list[str]) -> None:
     for name in ("config.json", "versions.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, kept / name)
-    (kept / "done.json").write_text(json.dumps({"command": [Path(command[0]).name, *command[1:]]}, indent=2) + "\n")
+    (kept / "done.json").write_text(
+        json.dumps({"command": [Path(command[0]).name, *command[1:]]}, indent=2) + "\n"
+    )
 
 
 def _short(value: object) -> object:

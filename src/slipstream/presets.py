@@ -35,10 +35,9 @@ def demo(env_id: str) -> RunConfig:
     return RunConfig(
         env_id=env_id,
         preset="demo",
-        total_steps=40_000,
-        eval=EvalConfig(every=4_000, episodes=5),
-        switch=SwitchConfig(rule="matched", earliest=0.5, latest=0.7),
-        checkpoint_every=20_000,
+        total_steps=30_000,
+        eval=EvalConfig(every=3_000, episodes=5),
+        checkpoint_every=15_000,
     )
 
 

@@ -1,0 +1,140 @@
+"""Draw the learning study: returns over counted steps and over CPU time, and a table.
+
+    python -m benchmarks.learning_figure
+
+Reads `benchmarks/results/learning_study/`, writes `learning_study.png` and `learning_study.md`
+there. CPU seconds are those of the single-threaded training process with evaluation left out: the
+wall-clock of an idle core, whatever else the machine was doing.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from slipstream.report.statistics import bootstrap_interval, interquartile_mean
+
+RESULTS = Path(__file__).parent / "results" / "learning_study"
+VARIANTS = {
+    "two-stage": ("Slipstream, two stages", "#0072B2"),
+    "scratch": ("Transformer from scratch", "#D55E00"),
+    "accelerator": ("Accelerator (MLP) alone", "#009E73"),
+    "sb3": ("Stable-Baselines3", "#555555"),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's evaluations of the actor that collects: steps, CPU seconds, mean returns (n,)."""
+
+    steps: np.ndarray
+    cpu_seconds: np.ndarray
+    returns: np.ndarray
+    switch: int | None
+    handed_over: float | None
+    rollbacks: int
+
+
+def read(folder: Path) -> Curve:
+    """The evaluations of one run."""
+    points: dict[int, tuple[float, float]] = {}
+    switch, handed_over, rollbacks, accelerator = None, None, 0, None
+    for text in (folder / "metrics.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        if line.get("event") == "switch":
+            switch, handed_over = line["step"], accelerator
+        rollbacks += line.get("event") == "rollback"
+        accelerator = line.get("eval/accelerator/return", accelerator)
+        actor = {"accelerate": "accelerator", "online": "transformer"}.get(line.get("stage"), "sb3")
+        value = line.get(f"eval/{actor}/return")
+        if value is not None:
+            points[line["step"]] = (line["cpu_seconds"], value)
+    steps = np.array(sorted(points))
+    cpu, returns = np.array([points[step] for step in steps]).T
+    return Curve(steps, cpu, returns, switch, handed_over, rollbacks)
+
+
+def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bootstrap interval over seeds, (num_seeds, ...) -> two of (...)."""
+    if len(values) < 2:
+        return values[0], values[0]
+    return bootstrap_interval(values)
+
+
+def draw(axes: list[Axes], task: str, curves: dict[str, list[Curve]]) -> None:
+    """One row of the figure."""
+    by_steps, by_time = axes
+    for variant, runs in curves.items():
+        label, colour = VARIANTS[variant]
+        for run in runs:
+            by_steps.plot(run.steps, run.returns, color=colour, alpha=0.25, lw=0.8)
+            if run.switch is not None:
+                by_steps.axvline(run.switch, color=colour, alpha=0.35, lw=0.8, ls=":")
+        grid = runs[0].steps
+        values = np.stack([np.interp(grid, run.steps, run.returns) for run in runs])
+        cpu = np.mean([np.interp(grid, run.steps, run.cpu_seconds) for run in runs], 0)
+        bounds = interval(values)
+        for axis, x in ((by_steps, grid), (by_time, cpu)):
+            axis.plot(
+                x,
+                interquartile_mean(values),
+                color=colour,
+                lw=2,
+                label=f"{label} ({len(runs)} seeds)",
+            )
+            axis.fill_between(x, *bounds, color=colour, alpha=0.12, lw=0)
+    by_steps.set(title=task, xlabel="env steps, all counted", ylabel="return, 10 episodes")
+    by_time.set(title=f"{task}, over time", xlabel="CPU seconds on one core, evaluation left out")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.2)
+
+
+def main() -> None:
+    """Draw what is there."""
+    mpl.use("Agg")
+    plt.rcParams.update({"font.size": 9, "axes.titleweight": "bold", "axes.titlesize": 10})
+    tasks = {}
+    for task in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        curves = {
+            variant: [read(done.parent) for done in sorted(task.glob(f"{variant}/*/done.json"))]
+            for variant in VARIANTS
+        }
+        tasks[task.name] = {variant: runs for variant, runs in curves.items() if runs}
+    figure, axes = plt.subplots(
+        len(tasks), 2, figsize=(10, 3.4 * len(tasks)), squeeze=False, layout="constrained"
+    )
+    rows = [
+        "| task | method | last return, each seed | IQM (95 % interval) | CPU s | switch at |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row, (task, curves) in zip(axes, tasks.items(), strict=True):
+        draw(list(row), task, curves)
+        row[0].legend(frameon=False, fontsize=8, loc="upper left")
+        for variant, runs in curves.items():
+            last = np.array([run.returns[-1] for run in runs])
+            low, high = interval(last)
+            switches = ", ".join(f"{r.switch} ({r.handed_over:.0f})" for r in runs if r.switch)
+            rollbacks = sum(run.rollbacks for run in runs)
+            rows.append(
+                f"| {task} | {VARIANTS[variant][0]} | {' / '.join(f'{x:.0f}' for x in last)} | "
+                f"{interquartile_mean(last):.0f} ({low:.0f} to {high:.0f}) | "
+                f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} | "
+                f"{switches}{f'; {rollbacks} rollbacks' if rollbacks else ''} |"
+            )
+    figure.savefig(RESULTS / "learning_study.png", dpi=130)
+    note = (
+        "Steps: every env step of both stages; evaluation not counted, 10 episodes on fixed seeds. "
+        "IQM and bootstrap interval over seeds as in rliable (the mean, for three seeds). "
+        "In brackets behind a switch: the accelerator's return there.\n"
+    )
+    (RESULTS / "learning_study.md").write_text("\n".join(rows) + "\n\n" + note)
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
