@@ -43,6 +43,11 @@ class SwitchConfig:
             )
         if self.rule not in RULES:
             raise SlipstreamError(f"switch.rule is '{self.rule}'; choose one of {', '.join(RULES)}")
+        if self.rule != "at_step" and self.earliest > self.latest:
+            raise SlipstreamError(
+                f"switch.earliest {self.earliest} is after switch.latest {self.latest}, so the "
+                "switch could never come in time; lower the one or raise the other"
+            )
         if self.consecutive < 1 or self.patience < 1:
             raise SlipstreamError(
                 f"switch.consecutive {self.consecutive} and switch.patience {self.patience} must "
@@ -100,7 +105,7 @@ def check_matches(config: SwitchConfig, check: Check) -> Decision:
     )
     rise = accelerator.mean() - random.mean()
     error = np.hypot(_standard_error(accelerator), _standard_error(random))
-    if rise <= config.sigmas * error or rise <= 0:
+    if rise <= 0 or (config.sigmas and rise <= config.sigmas * error):
         return Decision(False, f"accelerator not {config.sigmas:g} sigma above random")
     ratio = float((clone.mean() - random.mean()) / rise)
     if ratio >= config.match_ratio:
@@ -148,13 +153,14 @@ RULES: dict[str, Rule] = {"matched": matched, "plateau": plateau, "at_step": at_
 
 
 def _standard_error(returns: np.ndarray) -> float:
-    return float(stats.sem(returns)) if len(returns) > 1 else 0.0
+    """Infinite for one episode, which tells nothing of the noise."""
+    return float(stats.sem(returns)) if len(returns) > 1 else float("inf")
 
 
 def _paired_interval(difference: np.ndarray) -> tuple[float, float]:
     """95 % t interval of the mean paired difference."""
     spread = _standard_error(difference)
-    if len(difference) < 2 or spread == 0:
+    if spread in (0, float("inf")):
         return float(difference.mean()), float(difference.mean())
     low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), spread)
     return float(low), float(high)
