@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slipstream.algorithms.interfaces import EnsembleCritic, StochasticActor
 from slipstream.algorithms.optim import FusedAdam
-from slipstream.algorithms.targets import loss_columns, masked_mean, polyak, td_loss
+from slipstream.algorithms.targets import bootstrapped, loss_columns, masked_mean, polyak, td_loss
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
 
@@ -91,9 +91,8 @@ class SAC:
             next_output = self.actor(next_obs, next_valid, last)
             next_action, next_log_prob = next_output.rsample_with_log_prob()
             next_q = self.critic_target(next_obs, next_valid, next_action).amin(0)
-            soft_value = next_q - alpha * next_log_prob
-            # Only a terminal state ends the sum.
-            target_q = reward + config.gamma * (1 - terminated) * soft_value
+            soft_value = torch.addcmul(next_q, alpha, next_log_prob, value=-1)
+            target_q = bootstrapped(reward, terminated, soft_value, config.gamma)
 
         q = self.critic(obs, obs_valid, action)
         critic_loss = td_loss(q, target_q, mask)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from slipstream.algorithms.interfaces import DeterministicActor, EnsembleCritic
 from slipstream.algorithms.optim import FusedAdam
-from slipstream.algorithms.targets import loss_columns, masked_mean, polyak, td_loss
+from slipstream.algorithms.targets import bootstrapped, loss_columns, masked_mean, polyak, td_loss
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
 
@@ -94,12 +94,12 @@ class TD3:
         with torch.no_grad():
             # Target policy smoothing.
             next_action = self.actor_target(next_obs, next_valid, last).mode
-            noise = torch.randn_like(next_action).mul_(config.target_policy_noise)
+            noise = torch.empty_like(next_action).normal_(0, config.target_policy_noise)
             noise.clamp_(-config.target_noise_clip, config.target_noise_clip)
             next_action = (next_action + noise).clamp_(-1, 1)
-            # Clipped double Q-learning; only a terminal state ends the sum.
+            # Clipped double Q-learning.
             next_q = self.critic_target(next_obs, next_valid, next_action).amin(0)
-            target_q = reward + config.gamma * (1 - terminated) * next_q
+            target_q = bootstrapped(reward, terminated, next_q, config.gamma)
 
         q = self.critic(obs, obs_valid, action)
         critic_loss = td_loss(q, target_q, mask)

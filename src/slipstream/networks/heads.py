@@ -34,12 +34,14 @@ class SquashedGaussian:
         """Reparametrised actions (..., A) in (-1, 1) and their log-probabilities (...)."""
         noise = torch.randn_like(self.mean)
         u = torch.addcmul(self.mean, self.log_std.exp(), noise)
-        # log N(u) - log(1 - tanh(u)^2) with the second term as 2 (log 2 - u - softplus(-2 u)),
-        # which does not underflow for large |u|; the constants are summed outside.
-        log_prob = (
-            2 * (u + nn.functional.softplus(-2 * u)) - self.log_std - 0.5 * noise.square()
-        ).sum(-1) - u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
-        return torch.tanh(u), log_prob
+        # -log N(u) + log(1 - tanh(u)^2), constants left out, with the second term in the form that
+        # does not underflow for large |u|: 2 (log 2 - u - softplus(-2 u)), and
+        # softplus(-2 u) = -2 softplus(u, beta=-2). `add` with alpha is one kernel, Python
+        # arithmetic several.
+        slope = torch.add(u, nn.functional.softplus(u, beta=-2), alpha=-2)
+        surprise = torch.addcmul(torch.add(self.log_std, slope, alpha=-2), noise, noise, value=0.5)
+        constant = u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+        return torch.tanh(u), -constant - surprise.sum(-1)
 
     def sample(self) -> Tensor:
         """Actions (..., A) in (-1, 1)."""
