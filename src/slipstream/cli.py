@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from slipstream import config as configuration
 from slipstream.config import RunConfig
-from slipstream.errors import SlipstreamError
+from slipstream.errors import Interrupted, SlipstreamError
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ResumeOptions:
     """Go on with a run from its last checkpoint, exactly where it stood."""
 
     run: Positional[Path]
-    """The run's folder."""
+    """The run's folder, or one of its checkpoints to go back to."""
     quiet: bool = False
     """Show no progress."""
 
@@ -189,6 +189,8 @@ def presets(arguments: Sequence[str]) -> int:
     return 0
 
 
+INTERRUPTED = 130  # what shells make of Ctrl-C: 128 + SIGINT
+
 COMMANDS = {
     "train": train,
     "resume": resume,
@@ -212,15 +214,24 @@ class Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on standard error and exit status 2."""
+    """Run one command.
+
+    A user's mistake is one line on standard error and exit status 2, an interrupt one line and 130.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
         tyro.cli(Command, args=arguments[:1], prog="slipstream")
     try:
         return COMMANDS[arguments[0]](arguments[1:])
+    except Interrupted as error:
+        print(f"slipstream: {error}", file=sys.stderr)
+        return INTERRUPTED
     except SlipstreamError as error:
         print(f"slipstream: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("slipstream: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def script() -> None:

@@ -1,7 +1,5 @@
 """The loop: step, store, update, look, save; one for both stages."""
 
-import dataclasses
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,21 +13,18 @@ from slipstream import checkpoint
 from slipstream.allocator import keep_freed_memory
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.envs.vec_env import VecEnv, make_env
-from slipstream.errors import SlipstreamError
-from slipstream.evaluate import Evaluation, evaluate
+from slipstream.errors import Interrupted, SlipstreamError
+from slipstream.interrupts import first_interrupt_calls
 from slipstream.logger import RunLogger
 from slipstream.networks.linear import Backend, fastest_matmul_backend, set_matmul_backend
 from slipstream.policy import describe_policy
 from slipstream.progress import Progress
+from slipstream.referee import Referee
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.rundir import describe_run, new_run_dir
 from slipstream.stages.interact import Interaction
-from slipstream.stages.online import must_roll_back
 from slipstream.stages.stage import Stage
-from slipstream.stages.switch import Check, decide
 from slipstream.stages.team import Team, TeamConfig
-
-EVAL_SEED = 1_000_000
 
 
 class Trainer:
@@ -69,39 +64,46 @@ class Trainer:
 
         self.config, self.run_dir = config, run_dir
         self.env = self._make_env(config.env.num_envs, config.env.parallel)
-        self.eval_env: VecEnv | None = None
+        self.referee = Referee(config, self._make_env)
         self.team = Team(_team_config(config), self.env.spec, lambda: self._make_env(1))
-        self.step = self.eval_steps = self.num_updates = 0
+        self.step = self.num_updates = 0
         self.update_debt = 0.0
-        self.history: list[Check] = []
-        self.random_returns: tuple[float, ...] = ()
-        self.online_returns: list[float] = []
-        self.best_return: float | None = None
         self.best: dict[str, Any] = {}
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.metrics: dict[str, Any] = {}
-        self.stopped = False
-        self.stage = self._enter(config.stages[0])
+        self.stopped = self.finished = False
+        self.stage = self.team.enter(config.stages[0])
         self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.exact = True
         self.log_position = None if state is None else self._load(state)
         self.logger: RunLogger
         self.progress = Progress(
             config.total_steps,
             show_progress,
-            self.history[-1].step if self.history and self.stage.name == "online" else None,
+            self.referee.switch_step if self.stage.name == "online" else None,
         )
         self.started_at = time.perf_counter() - self.seconds["wall"]
         self.cpu_started_at = time.process_time() - self.seconds["cpu"]
 
     def run(self) -> Path:
-        """Train until the step budget is spent, or until an interrupt; returns the run folder."""
+        """Train until the step budget is spent; returns the run folder.
+
+        Raises:
+            Interrupted: a signal came; the run was saved first.
+        """
         config = self.config
+        if self.finished:
+            self.progress.message(f"this run has finished: all {self.step} steps are done")
+            self.close()
+            return self.run_dir
         self.logger = RunLogger(self.run_dir, config.tensorboard, self.log_position)
         try:
-            with self.logger, self.progress, self._stop_on_signals():
+            with self.logger, self.progress, first_interrupt_calls(self.stop):
                 if self.step == 0:
                     self.interaction.begin(self.stage.collector, config.seed)
                     self._look()
+                elif self.log_position is not None:
+                    self._tell_of_resume()
                 while self.step < config.total_steps and not self.stopped:
                     before = self.step
 
@@ -138,6 +140,10 @@ class Trainer:
         finally:
             self.close()
 
+    def stop(self) -> None:
+        """Ask the loop to save and return after the present step."""
+        self.stopped = True
+
     @property
     def _first_stage(self) -> Stage | None:
         return self.stage if self.stage.name == self.config.stages[0] else None
@@ -163,108 +169,61 @@ class Trainer:
                 self._keep("clone", metrics)
 
     def _look(self) -> None:
-        """Evaluate every actor that matters now, then let the switch rule and the guard decide."""
-        stage, actors = self.stage, self.team.actors
-        if not self.random_returns:
-            self.random_returns = self._evaluate("random").returns
-        evaluations: dict[str, Evaluation] = {}
-        if stage.name == "accelerate":
-            if stage.imitation is not None and self._rule_looks():
-                with self._timed("clone"):
-                    extra, metrics = stage.imitation.prepare_check()
-                    self.step += extra
-                    self._keep("clone", metrics)
-            evaluations["accelerator"] = self._evaluate("accelerator")
-        if "transformer" in actors:
-            evaluations["transformer"] = self._evaluate("transformer")
-        product = evaluations[self.team.product]
-        if self.best_return is None or product.mean > self.best_return:
-            self._remember_best(product.mean)
-        self.progress.update(
-            step=self.step,
-            stage=stage.name,
-            **{name: evaluation.mean for name, evaluation in evaluations.items()},
-        )
-        if stage.name == "online":
-            self._guard(product.mean)
-        elif stage.imitation is not None and self.step:
-            self.history.append(
-                Check(
-                    self.step,
-                    self.random_returns,
-                    evaluations["accelerator"].returns,
-                    evaluations["transformer"].returns,
-                    evaluations["transformer"].action_error or 0.0,
-                )
-            )
-            if "online" in self.config.stages:
-                decision = decide(self.config.switch, self.history, self.config.total_steps)
-                if decision.switch:
-                    self._switch(decision.reason)
-
-    def _rule_looks(self) -> bool:
-        share = self.step / self.config.total_steps
-        switch = self.config.switch
-        first = switch.latest if switch.rule == "at_step" else switch.earliest
-        return share >= first or self.step >= self.config.total_steps
+        """Evaluate, then do what the referee says."""
+        imitation = self.stage.imitation
+        if imitation is not None and self.referee.wants_clone(self.step):
+            with self._timed("clone"):
+                extra, metrics = imitation.prepare_check()
+                self.step += extra
+                self._keep("clone", metrics)
+        with self._timed("eval"):
+            verdict = self.referee.look(self.step, self.stage.name, self.team, self._log)
+        self.progress.update(step=self.step, stage=self.stage.name, **verdict.returns)
+        if verdict.best:
+            self._remember_best()
+        if verdict.switch is not None:
+            self._switch(verdict.switch)
+        if verdict.rollback is not None:
+            self._roll_back(verdict.rollback)
 
     def _switch(self, reason: str) -> None:
-        self.logger.event(self.step, self.stage.name, "switch", reason=reason)
-        self.progress.message(f"switch at step {self.step}: {reason}")
-        imitation = self.stage.imitation
-        self.stage = self._enter("online", self.stage)
-        if imitation is not None:
-            imitation.close()
+        self._tell("switch", reason)
+        before = self.stage
+        self.stage = self.team.enter("online", before)
+        if before.imitation is not None:
+            before.imitation.close()
         self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
         self.interaction.begin(self.stage.collector)
-        # The clone as it was handed over is the first snapshot to go back to.
-        self._remember_best(sum(self.history[-1].transformer) / len(self.history[-1].transformer))
+        self.referee.hand_over()
+        self._remember_best()
         self._save()
 
-    def _guard(self, mean: float) -> None:
-        self.online_returns.append(mean)
-        random = sum(self.random_returns) / len(self.random_returns)
-        if self.best_return is None or not must_roll_back(
-            self.config.online, self.online_returns, self.best_return, random
-        ):
-            return
-        reason = (
-            f"the last {self.config.online.guard_checks} evaluations ({mean:.1f} now) are below "
-            f"{self.config.online.guard_fraction:.0%} of the best ({self.best_return:.1f})"
-        )
-        self.logger.event(self.step, "online", "rollback", reason=reason)
-        self.progress.message(f"back to the best snapshot at step {self.step}: {reason}")
+    def _roll_back(self, reason: str) -> None:
+        self._tell("rollback", reason)
         self.team.restore(self.best)
         self.stage = self.team.reenter(self.stage)
-        self.online_returns.clear()
 
-    def _remember_best(self, mean: float) -> None:
-        self.best_return = mean
+    def _remember_best(self) -> None:
         self.best = self.team.snapshot()
         if self.step:
             if not (self.run_dir / "checkpoints" / str(self.step)).exists():
                 checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
             checkpoint.link(self.run_dir, "best", self.step)
 
-    def _evaluate(self, name: str) -> Evaluation:
-        if self.eval_env is None:
-            self.eval_env = self._make_env(self.config.eval.episodes)
-        seeds = range(EVAL_SEED, EVAL_SEED + self.config.eval.episodes)
-        actors = self.team.actors
-        compare = None
-        if name == "transformer" and self.stage.name == "accelerate":
-            compare = actors["accelerator"]
-        with self._timed("eval"):
-            evaluation = evaluate(actors.get(name), self.eval_env, seeds, compare)
-        self.eval_steps += evaluation.num_steps
-        metrics = evaluation.metrics(name)
-        if evaluation.action_error is not None:
-            metrics["clone/own_state_error"] = evaluation.action_error
-        self._log(metrics)
-        return evaluation
+    def _tell(self, event: str, reason: str) -> None:
+        self.logger.event(self.step, self.stage.name, event, reason=reason)
+        self.progress.message(f"{event} at step {self.step}: {reason}")
 
-    def _enter(self, name: str, before: Stage | None = None) -> Stage:
-        return self.team.enter(name, before)
+    def _tell_of_resume(self) -> None:
+        exactly = (
+            "exactly where it stood"
+            if self.exact
+            else (
+                "with a new episode: this environment's running one could not be restored, so the "
+                "result will differ from an uninterrupted run's"
+            )
+        )
+        self._tell("resume", exactly)
 
     def _make_env(self, num_envs: int, parallel: bool = False) -> VecEnv:
         limit = self.config.env.max_episode_steps
@@ -285,7 +244,7 @@ class Trainer:
     def _log(self, metrics: dict[str, Any]) -> None:
         common = {
             "num_updates": self.num_updates,
-            "eval_steps": self.eval_steps,
+            "eval_steps": self.referee.num_steps,
             "wall_seconds": time.perf_counter() - self.started_at,
             # Of this process, evaluation left out: comparable on a busy machine.
             "cpu_seconds": time.process_time() - self.cpu_started_at - self.seconds["eval_cpu"],
@@ -299,46 +258,24 @@ class Trainer:
         self.seconds[part] += time.perf_counter() - start
         self.seconds[f"{part}_cpu"] += time.process_time() - cpu_start
 
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        """The first interrupt lets the present step finish and saves; the second is immediate."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self.stopped:
-                raise KeyboardInterrupt
-            self.stopped = True
-
-        try:
-            numbers = (signal.SIGINT, signal.SIGTERM)
-            before = {number: signal.signal(number, stop) for number in numbers}
-        except ValueError:  # not the main thread: whoever runs us handles signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _finish(self) -> Path:
         if self.stopped:
             self._save()
-            self.progress.message(
+            raise Interrupted(
                 f"stopped at step {self.step}; go on with: slipstream resume {self.run_dir}"
             )
-            return self.run_dir
         if self.step % self.config.eval.every:
             self._look()
         self._log_training()
-        self._save()
         self.logger.event(self.step, self.stage.name, "end")
+        self.finished = True
+        self._save()
         return self.run_dir
 
     def close(self) -> None:
         """Release the environments."""
         self.env.close()
-        if self.eval_env is not None:
-            self.eval_env.close()
+        self.referee.close()
         if self.stage.imitation is not None:
             self.stage.imitation.close()
 
@@ -359,13 +296,10 @@ class Trainer:
         return {
             "step": self.step,
             "stage": self.stage.name,
-            "eval_steps": self.eval_steps,
+            "finished": self.finished,
             "num_updates": self.num_updates,
             "update_debt": self.update_debt,
-            "history": [dataclasses.asdict(check) for check in self.history],
-            "random_returns": self.random_returns,
-            "online_returns": self.online_returns,
-            "best_return": self.best_return,
+            "referee": self.referee.state_dict(),
             "best": self.best,
             "seconds": dict(self.seconds),
             "matmul": self.matmul,
@@ -381,24 +315,14 @@ class Trainer:
     def _load(self, state: dict[str, Any]) -> int:
         """Take over a saved state; returns where the log goes on."""
         if state["stage"] != self.stage.name:
-            self.stage = self._enter(state["stage"], self.stage)
+            self.stage = self.team.enter(state["stage"], self.stage)
         self.team.load_state_dict(state["team"])
         self.stage.load_state_dict(state["stage_state"])
         self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
-        for name in (
-            "step",
-            "eval_steps",
-            "num_updates",
-            "update_debt",
-            "random_returns",
-            "online_returns",
-            "best_return",
-            "best",
-            "metrics",
-        ):
+        self.referee.load_state_dict(state["referee"])
+        for name in ("step", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])
         self.seconds.update(state["seconds"])
-        self.history = [Check(**check) for check in state["history"]]
         self.exact = self.interaction.load_state_dict(state["interaction"], self.stage.collector)
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
@@ -448,18 +372,26 @@ def describe(config: RunConfig) -> list[str]:
     return lines
 
 
-def resume(run_dir: Path, show_progress: bool = True) -> Path:
-    """Go on with a run from its last checkpoint.
+def resume(path: Path, show_progress: bool = True) -> Path:
+    """Go on with a run from a checkpoint.
 
     On the CPU the result equals, bit for bit, that of a run never interrupted.
+
+    Args:
+        path: a run folder, for its last checkpoint, or one of its checkpoints.
+        show_progress: draw the progress display.
+
+    Returns:
+        The run folder.
 
     Raises:
         SlipstreamError: no run there, or no whole checkpoint.
     """
+    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path
     if not (run_dir / "config.json").exists():
         raise SlipstreamError(f"{run_dir} holds no run (no config.json); give a run's folder")
     config = load(run_dir / "config.json")
-    return Trainer(config, run_dir, checkpoint.resolve(run_dir), show_progress).run()
+    return Trainer(config, run_dir, checkpoint.resolve(path), show_progress).run()
 
 
 def _team_config(config: RunConfig) -> TeamConfig:

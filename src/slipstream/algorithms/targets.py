@@ -32,9 +32,9 @@ def td_loss(q: Tensor, target_q: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def bootstrapped(reward: Tensor, terminated: Tensor, next_value: Tensor, gamma: float) -> Tensor:
-    """reward + gamma (1 - terminated) next_value, each (B, L): only a terminal state ends the sum.
+    """The TD target reward + gamma (1 - terminated) next_value, each (B, L).
 
-    In two kernels; written with Python numbers it would be eight.
+    Only a terminal state ends the sum. In two kernels; in plain arithmetic it would be eight.
     """
     going_on = torch.addcmul(next_value, terminated, next_value, value=-1)
     return torch.add(reward, going_on, alpha=gamma)
