@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slipstream.algorithms.cloning import Cloning, action_error
-from slipstream.networks import BACKBONES, build_actor
+from slipstream.networks import BACKBONES, build_actor, build_critic
 from slipstream.networks.heads import HEADS, Deterministic
 from tests.algorithms.batches import random_batch
 from tests.networks.policies import SPEC, critic_config, policy
@@ -80,3 +80,29 @@ def test_action_error_is_by_row():
     one = Deterministic(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     other = Deterministic(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
     assert action_error(one, other).tolist() == [0.5, 0.0]
+
+
+def test_ascent_raises_the_critics_value_and_leaves_the_critic_alone():
+    student, teacher = student_and_teacher("deterministic")
+    plain, climbing = copy.deepcopy(student), copy.deepcopy(student)
+    torch.manual_seed(5)
+    critic = build_critic(SPEC, critic_config(), layer_norm=False, normalizer=None)
+    before = copy.deepcopy(critic.state_dict())
+    learners = {
+        "plain": Cloning(plain, 3e-3, critic),
+        "climbing": Cloning(climbing, 3e-3, critic, ascent=1.0),
+    }
+    for i in range(100):
+        batch = random_batch(i, size=64)
+        with torch.no_grad():
+            label = teacher(batch.obs, batch.obs_valid, 1)
+        for cloning in learners.values():
+            cloning.update(batch, label)
+    batch = random_batch(1000, size=256)
+    with torch.no_grad():
+        values = {
+            name: critic(batch.obs, batch.obs_valid, net(batch.obs, batch.obs_valid, 1).mode)[0]
+            for name, net in (("plain", plain), ("climbing", climbing))
+        }
+    assert values["climbing"].mean() > values["plain"].mean()
+    assert all(torch.equal(value, before[key]) for key, value in critic.state_dict().items())

@@ -5,7 +5,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from slipstream.algorithms.interfaces import DeterministicActor, PolicyOutput, StochasticOutput
+from slipstream.algorithms.interfaces import (
+    DeterministicActor,
+    EnsembleCritic,
+    PolicyOutput,
+    StochasticOutput,
+)
 from slipstream.algorithms.optim import FusedAdam
 from slipstream.batch import Batch
 
@@ -13,10 +18,26 @@ LOG_STD_WEIGHT = 0.1
 
 
 class Cloning:
-    """A student policy, its optimizer, and the distance to a teacher's outputs."""
+    """A student policy, its optimizer, and the distance to a teacher's outputs.
 
-    def __init__(self, student: DeterministicActor, lr: float) -> None:
+    Args:
+        student: the policy that is moved.
+        lr: its learning rate.
+        critic: values for the ascent; never moved here.
+        ascent: weight of the ascent on the critic's first member beside the cloning loss (the
+            paper's algorithm 3); 0 clones alone.
+    """
+
+    def __init__(
+        self,
+        student: DeterministicActor,
+        lr: float,
+        critic: EnsembleCritic | None = None,
+        ascent: float = 0.0,
+    ) -> None:
         self.student = student
+        self.critic = critic
+        self.ascent = ascent
         self.optimizer = FusedAdam(student.parameters(), lr)
         self.num_updates = 0
 
@@ -42,6 +63,11 @@ class Cloning:
             own = cast("StochasticOutput", output).log_std
             spread = (own - log_std.detach()).square().mean()
             loss = loss + LOG_STD_WEIGHT * spread
+        if self.critic is not None and self.ascent:
+            q = self.critic(batch.obs, batch.obs_valid, output.mode, members=1)[0]
+            # Divided by its own size, as in TD3+BC (Fujimoto and Gu 2021), which the paper does
+            # not: a fixed weight means something else on each task and at each moment.
+            loss = loss - self.ascent * q.mean() / q.detach().abs().mean()
         self.optimizer.minimize(loss)
         self.num_updates += 1
         return {"loss": loss.detach(), "action_error": action_error.detach()}

@@ -11,7 +11,7 @@ from slipstream.algorithms.cloning import Cloning
 from slipstream.batch import Batch
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
-from slipstream.networks import Actor
+from slipstream.networks import Actor, Critic
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.stages.interact import rollout
 
@@ -30,6 +30,9 @@ class CloningConfig:
     """Learning rate of cloning."""
     batch_size: int = 128
     """Windows an update."""
+    ascent: float = 0.0
+    """Weight of the transformer's ascent on the accelerator's critic beside the cloning loss (the
+    paper's second variant)."""
     every: int = 20
     """Env steps between the thin updates that run all along; 0 for none."""
     burst: int = 1000
@@ -54,8 +57,11 @@ class CloningConfig:
                 raise SlipstreamError(
                     f"cloning.{name} is {getattr(self, name)}; it must be at least 1"
                 )
-        if not self.lr >= 0:
-            raise SlipstreamError(f"cloning.lr is {self.lr}; it must not be negative")
+        for name in ("lr", "ascent"):
+            if not getattr(self, name) >= 0:
+                raise SlipstreamError(
+                    f"cloning.{name} is {getattr(self, name)}; it must not be negative"
+                )
 
 
 class Imitation:
@@ -65,6 +71,7 @@ class Imitation:
         config: sources and periods.
         student: the transformer.
         teacher: the accelerator.
+        critic: the accelerator's.
         replay: the run's replay.
         make_env: makes a single environment for extra episodes.
         extra_capacity: rows kept of extra episodes.
@@ -76,6 +83,7 @@ class Imitation:
         config: CloningConfig,
         student: Actor,
         teacher: Actor,
+        critic: Critic,
         replay: ReplayBuffer,
         make_env: Callable[[], VecEnv],
         extra_capacity: int,
@@ -84,7 +92,7 @@ class Imitation:
         self.config = config
         self.student, self.teacher = student, teacher
         self.replay = replay
-        self.cloning = Cloning(student, config.lr)
+        self.cloning = Cloning(student, config.lr, critic, config.ascent)
         self.context_length = max(student.context_length, teacher.context_length)
         self._make_env = make_env
         self._env: VecEnv | None = None

@@ -96,6 +96,7 @@ class Team:
                 config.cloning,
                 student=self.actors["transformer"],
                 teacher=collector,
+                critic=self.critic,
                 replay=self.replay,
                 make_env=self._make_env,
                 extra_capacity=config.accelerate.replay_capacity,
