@@ -75,7 +75,15 @@ class Trainer:
         self.stage = self.team.enter(config.stages[0])
         self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
         self.exact = True
-        self.log_position = None if state is None else self._load(state)
+        self.log_position: int | None = None
+        if state is not None:
+            try:
+                self.log_position = self._load(state)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise SlipstreamError(
+                    f"{resume_from} does not fit {run_dir / 'config.json'} "
+                    f"({str(error).splitlines()[0]}); resume with the configuration it was saved by"
+                ) from error
         self.logger: RunLogger
         self.progress = Progress(
             config.total_steps,
@@ -320,7 +328,7 @@ class Trainer:
         self.stage.load_state_dict(state["stage_state"])
         self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
         self.referee.load_state_dict(state["referee"])
-        for name in ("step", "num_updates", "update_debt", "best", "metrics"):
+        for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])
         self.seconds.update(state["seconds"])
         self.exact = self.interaction.load_state_dict(state["interaction"], self.stage.collector)
