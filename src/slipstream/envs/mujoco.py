@@ -1,9 +1,11 @@
 """MuJoCo ids: the superseded versions and what stands in for them."""
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _NAMES = frozenset(
     {
@@ -46,7 +48,8 @@ def deprecations_muted() -> Iterator[None]:
     Gymnasium's XML files are not the user's to mend, and MuJoCo prints its warning once for each
     copy. Every other warning still reaches stderr.
     """
-    import mujoco
+    # Any: the package's type stubs lack the two functions.
+    mujoco: Any = importlib.import_module("mujoco")
 
     def tell(message: str) -> None:
         if "is deprecated" not in message:

@@ -20,7 +20,7 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
         values: (num_seeds, ...) along `axis`.
         axis: the axis of the seeds.
     """
-    return stats.trim_mean(values, 0.25, axis=axis)
+    return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,8 @@ def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return result.confidence_interval.low, result.confidence_interval.high
+    interval = result.confidence_interval
+    return np.asarray(interval.low), np.asarray(interval.high)
 
 
 @dataclass(frozen=True)
