@@ -200,6 +200,22 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     assert resolve(tmp_path) == saved
 
 
+def test_policies_alone_take_no_place_of_checkpoints_to_go_on_from(tmp_path):
+    policy = {}, {"weight": torch.ones(4)}
+    for step in (1, 2, 4):
+        save(tmp_path, step)
+    for step in (3, 5, 6):
+        save_checkpoint(tmp_path, step, policy, {})
+    link(tmp_path, "last", 4)
+    link(tmp_path, "best", 5)
+    prune(tmp_path, keep_last=2)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"2", "4", "5", "last", "best"}
+    (tmp_path / "checkpoints" / "4" / "manifest.json").unlink()
+    with pytest.raises(SlipstreamError, match=r"checkpoints/2 is intact"):  # not the policy alone
+        resolve(tmp_path)
+
+
 def test_prune_keeps_the_newest_and_what_is_linked(tmp_path):
     for step in (1, 2, 9, 10, 11):
         save(tmp_path, step)

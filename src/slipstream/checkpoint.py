@@ -3,7 +3,7 @@
 ```
 <run>/checkpoints/<step>/
     policy/{config.json, model.safetensors}             what is needed to act
-    training_state/{state.json, tensors.safetensors}    what is needed to go on
+    training_state/{state.json, tensors.safetensors}    what is needed to go on, if it was kept
     manifest.json                                       format, step, size of every file
 <run>/checkpoints/{last, best} -> <step>
 ```
@@ -84,7 +84,7 @@ def save_checkpoint(
         step: env steps taken.
         policy: writes the policy into the folder it is given, or a config and its tensors, for
             `config.json` and `model.safetensors`.
-        training_state: a tree as for `save_tree`.
+        training_state: a tree as for `save_tree`; empty to keep the policy alone.
 
     Returns:
         The checkpoint's folder. No link points to it yet: see `link`.
@@ -106,7 +106,8 @@ def save_checkpoint(
             (partial / "policy" / "config.json").write_text(json.dumps(config, indent=2))
             contiguous = {key: value.detach().contiguous() for key, value in tensors.items()}
             save_file(contiguous, partial / "policy" / "model.safetensors")
-        save_tree(partial / "training_state", training_state)
+        if training_state:
+            save_tree(partial / "training_state", training_state)
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         manifest = {
             "format": FORMAT,
@@ -192,18 +193,25 @@ def resolve(path: Path, name: LinkName = "last") -> Path:
     return wanted
 
 
+def can_resume(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds more than a policy."""
+    return (checkpoint / "training_state").is_dir()
+
+
 def prune(run_dir: Path, keep_last: int) -> None:
     """Remove all but the newest checkpoints; those that `last` and `best` point at stay.
 
     Args:
         run_dir: the run's folder.
-        keep_last: how many of the newest to keep.
+        keep_last: how many of the newest to keep, of those that a run can go on from.
     """
     root = run_dir / "checkpoints"
     linked = {(root / name).resolve().name for name in ("last", "best") if (root / name).exists()}
     steps = _steps(root)
-    for step in steps[: max(len(steps) - keep_last, 0)]:
-        if str(step) not in linked:
+    resumable = [step for step in steps if can_resume(root / str(step))]
+    kept = resumable[max(len(resumable) - keep_last, 0) :]
+    for step in steps:
+        if step not in kept and str(step) not in linked:
             # Out of sight first: a kill in the middle leaves no half-removed checkpoint.
             hidden = root / f".{step}.removed"
             (root / str(step)).rename(hidden)
@@ -321,7 +329,8 @@ def _steps(root: Path) -> list[int]:
 
 def _intact(root: Path) -> str:
     """Say which checkpoint can be used instead."""
-    for step in reversed(_steps(root) if root.is_dir() else []):
+    steps = _steps(root) if root.is_dir() else []
+    for step in sorted(steps, key=lambda step: (can_resume(root / str(step)), step), reverse=True):
         try:
             _check_whole(root / str(step))
         except SlipstreamError:

@@ -46,9 +46,9 @@ class Trainer:
     ) -> None:
         state = None
         if resume_from is not None:
+            if not checkpoint.can_resume(resume_from):
+                raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
             state = checkpoint.load_tree(resume_from / "training_state")
-        if state is not None and "step" not in state:
-            raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
         keep_freed_memory()
         torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
