@@ -1,0 +1,221 @@
+"""A run that was killed, interrupted or starved of disk goes on as if nothing had happened."""
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from slipstream.checkpoint import load_tree, resolve
+from slipstream.cli import main
+from slipstream.config import EnvConfig
+from tests.tiny_runs import (
+    in_child,
+    lines,
+    resume_by_cli,
+    timeless,
+    tiny,
+    train_by_cli,
+    train_on_a_full_disk,
+    train_until,
+)
+
+# The two runs differ in more than the algorithm, so that more kinds of state must survive.
+CONFIGS = {
+    "td3": tiny(algorithm="td3", env=EnvConfig(normalize_obs=True, max_episode_steps=20)),
+    "sac": tiny(
+        algorithm="sac",
+        env=EnvConfig(num_envs=2, max_episode_steps=20),
+        cloning=replace(tiny().cloning, own_episodes=1),
+        utd_ratio=0.7,
+    ),
+}
+KILLS = {"stage 1": 95, "stage 2": 215}  # the checkpoints before: 80 and 200
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def whole(request, tmp_path_factory):
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = CONFIGS[request.param]
+    status, _, err = in_child(folder, train_by_cli, config, folder / "whole")
+    assert status == 0, err
+    return config, folder / "whole"
+
+
+def state_of(run_dir):
+    state = load_tree(resolve(run_dir) / "training_state")
+    del state["seconds"], state["log_position"]  # how long it took, and how many digits that has
+    state["metrics"] = {k: v for k, v in state["metrics"].items() if not k.startswith("time/")}
+    return state
+
+
+def differences(one, other, place="state"):
+    """Every place where two states differ, bit for bit."""
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f"{place}: {one.keys()} and {other.keys()}"]
+        return [d for key in one for d in differences(one[key], other[key], f"{place}.{key}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [f"{place}: {len(one)} and {len(other)} long"]
+        return [
+            d
+            for i, (a, b) in enumerate(zip(one, other, strict=True))
+            for d in differences(a, b, f"{place}[{i}]")
+        ]
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [place]
+    if isinstance(one, np.ndarray):
+        return [] if np.array_equal(one, other) else [place]
+    return [] if one == other else [f"{place}: {one} and {other}"]
+
+
+def assert_same_end(run_dir, whole_dir):
+    """Weights, optimizers, replay, random numbers and the log are those of the whole run."""
+    assert differences(state_of(run_dir), state_of(whole_dir)) == []
+    assert timeless(run_dir) == timeless(whole_dir)
+    for name in ("last", "best"):
+        one, other = (resolve(each, name) / "policy" for each in (run_dir, whole_dir))
+        assert one.parent.name == other.parent.name
+        assert (one / "model.safetensors").read_bytes() == (
+            other / "model.safetensors"
+        ).read_bytes()
+    finals = [sorted(p.name for p in (d / "checkpoints").iterdir()) for d in (run_dir, whole_dir)]
+    assert finals[0] == finals[1]
+
+
+@pytest.mark.parametrize("when", KILLS)
+def test_killed_and_resumed_equals_uninterrupted(whole, when, tmp_path):
+    config, whole_dir = whole
+    run_dir = tmp_path / "run"
+    status, _, _ = in_child(tmp_path, train_until, config, run_dir, KILLS[when], signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    saved = load_tree(resolve(run_dir) / "training_state")
+    assert KILLS[when] - 40 < saved["step"] < KILLS[when]
+    assert saved["stage"] == ("accelerate" if when == "stage 1" else "online")
+    assert lines(run_dir)[-1]["step"] > saved["step"]  # work was lost, and is to be done again
+
+    status, out, err = in_child(tmp_path, resume_by_cli, run_dir)
+    assert (status, out.strip()) == (0, str(run_dir)), err
+    assert_same_end(run_dir, whole_dir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_interrupted_and_resumed_equals_uninterrupted(whole, number, tmp_path):
+    config, whole_dir = whole
+    if (number == signal.SIGTERM) != (config.algorithm == "sac"):
+        pytest.skip("each signal with one of the runs is enough")
+    run_dir = tmp_path / "run"
+    status, out, err = in_child(tmp_path, train_until, config, run_dir, 133, number)
+    assert status == 130
+    assert out == ""
+    assert err.count("\n") == 1
+    assert f"slipstream resume {run_dir}" in err
+    saved = load_tree(resolve(run_dir) / "training_state")
+    assert saved["step"] >= 133 and max(line["step"] for line in lines(run_dir)) <= saved["step"]
+
+    status, _, err = in_child(tmp_path, resume_by_cli, run_dir)
+    assert status == 0, err
+    assert differences(state_of(run_dir), state_of(whole_dir)) == []
+    assert timeless(run_dir) == timeless(whole_dir)
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, tmp_path, capsys):
+    _, whole_dir = whole
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole_dir, run_dir, symlinks=True)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert main(["resume", str(run_dir)]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+
+def one_line_error(capsys, *arguments):
+    assert main(list(map(str, arguments))) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and err.startswith("slipstream: ") and "Traceback" not in err
+    assert out == ""
+    return err
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run that was killed behind its checkpoints 40 and 80."""
+    run_dir = tmp_path / "run"
+    config = tiny(algorithm="td3")
+    status, _, _ = in_child(tmp_path, train_until, config, run_dir, 110, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    return run_dir
+
+
+def test_damaged_checkpoints_are_told_of_and_the_one_before_works(stopped, capsys):
+    last = resolve(stopped)
+    assert last.name == "80"
+    # Half-written: a file is cut short, as by a disk that lost its cache.
+    path = last / "training_state" / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    error = one_line_error(capsys, "resume", stopped, "--quiet")
+    intact = stopped / "checkpoints" / "40"
+    assert "half-written" in error and f"{intact} is intact" in error
+    # Foreign: somebody else's file of that name.
+    (last / "manifest.json").write_text(json.dumps({"format": "another"}))
+    assert "not written by slipstream" in one_line_error(capsys, "resume", stopped, "--quiet")
+    shutil.rmtree(last / "training_state")
+    (last / "manifest.json").unlink()
+    assert "manifest.json" in one_line_error(capsys, "resume", stopped, "--quiet")
+
+    assert main(["resume", str(intact), "--quiet"]) == 0
+    assert lines(stopped)[-1]["event"] == "end"
+    assert resolve(stopped).name == "240"
+
+
+def test_a_checkpoint_of_another_run_is_refused(stopped, capsys):
+    config = json.loads((stopped / "config.json").read_text())
+    (stopped / "config.json").write_text(json.dumps({**config, "algorithm": "sac"}))
+    assert "does not fit" in one_line_error(capsys, "resume", stopped, "--quiet")
+    (stopped / "config.json").write_text(
+        json.dumps({**config, "env_id": "MountainCarContinuous-v0"})
+    )
+    assert "does not fit" in one_line_error(capsys, "resume", stopped, "--quiet")
+    (stopped / "config.json").write_text(json.dumps(config))
+    assert main(["resume", str(stopped), "--quiet"]) == 0
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    for path in (tmp_path, tmp_path / "nonesuch"):
+        assert f"{path} holds no run" in one_line_error(capsys, "resume", path)
+    (tmp_path / "config.json").write_text(json.dumps({"env_id": "Pendulum-v1"}))
+    assert "manifest.json" in one_line_error(capsys, "resume", tmp_path)
+    (tmp_path / "config.json").write_text("[")
+    assert "config.json" in one_line_error(capsys, "resume", tmp_path)
+
+
+def test_a_checkpoint_with_the_policy_alone_is_refused(stopped, capsys):
+    best = resolve(stopped, "best")
+    assert best.name == "60"  # an evaluation, not a period of checkpoints
+    assert "policy only" in one_line_error(capsys, "resume", stopped / "checkpoints" / "best")
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "tensorboard"), [(20_000, False), (2_000, True)], ids=["checkpoint", "log"]
+)
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_works(num_bytes, tensorboard, tmp_path):
+    run_dir = tmp_path / "run"
+    config = tiny(algorithm="td3", tensorboard=tensorboard)
+    status, out, err = in_child(tmp_path, train_on_a_full_disk, config, run_dir, 95, num_bytes)
+    assert status == 2 and out == ""
+    assert err.count("\n") == 1 and "Traceback" not in err, err
+    assert ("120" if num_bytes > 2_000 else "metrics.jsonl") in err and "resume" in err
+    assert resolve(run_dir).name == "80"
+
+    status, _, err = in_child(tmp_path, resume_by_cli, run_dir)
+    assert status == 0, err
+    assert lines(run_dir)[-1]["event"] == "end"
+    whole_dir = tmp_path / "whole"
+    if not tensorboard:
+        assert in_child(tmp_path, train_by_cli, config, whole_dir)[0] == 0
+        assert_same_end(run_dir, whole_dir)
