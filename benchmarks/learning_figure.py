@@ -2,8 +2,8 @@
 
     python -m benchmarks.learning_figure
 
-Reads `benchmarks/results/learning_study/`, writes `learning_study.png` and `learning_study.md`
-there. CPU seconds are those of the single-threaded training process with evaluation left out: the
+Reads `benchmarks/results/learning_study/`, writes `learning_study.md` there and
+`docs/figures/learning_study.png`. CPU seconds are those of the single-threaded training process with evaluation left out: the
 wall-clock of an idle core, whatever else the machine was doing.
 """
 
@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from slipstream.report.statistics import bootstrap_interval, interquartile_mean
 
 RESULTS = Path(__file__).parent / "results" / "learning_study"
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "learning_study.png"
 VARIANTS = {
     "two-stage": ("Slipstream, two stages", "#0072B2"),
     "scratch": ("Transformer from scratch", "#D55E00"),
@@ -126,7 +127,8 @@ def main() -> None:
                 f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} | "
                 f"{switches}{f'; {rollbacks} rollbacks' if rollbacks else ''} |"
             )
-    figure.savefig(RESULTS / "learning_study.png", dpi=130)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=130)
     note = (
         "Steps: every env step of both stages; evaluation not counted, 10 episodes on fixed seeds. "
         "IQM and bootstrap interval over seeds as in rliable (the mean, for three seeds). "
