@@ -36,6 +36,13 @@ class EnvConfig:
     max_episode_steps: int | None = None
     """Time limit in steps; None keeps the environment's own."""
 
+    def __post_init__(self) -> None:
+        """Raise SlipstreamError for counts below one."""
+        for name in ("num_envs", "max_episode_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SlipstreamError(f"env.{name} is {value}; it must be at least 1")
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -107,13 +114,20 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for values that make no run."""
-        for name in ("total_steps", "batch_size", "log_every", "checkpoint_every", "num_threads"):
+        for name in (
+            "total_steps",
+            "batch_size",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "num_threads",
+        ):
             if getattr(self, name) < 1:
                 raise SlipstreamError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("seed", "learning_starts"):
             if getattr(self, name) < 0:
                 raise SlipstreamError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.utd_ratio <= 0:
+        if not self.utd_ratio > 0:
             raise SlipstreamError(f"utd_ratio is {self.utd_ratio}; it must be positive")
         if self.stages not in (("accelerate", "online"), ("accelerate",), ("online",)):
             raise SlipstreamError(
@@ -139,8 +153,8 @@ class RunConfig:
             if rows < context + 1:
                 raise SlipstreamError(
                     f"networks.transformer.context_length {context} is longer than the replay of "
-                    f"stage '{stage}', {rows} rows an environment; use a shorter context or a "
-                    f"{stage}.replay_capacity of at least {(context + 1) * self.env.num_envs}"
+                    f"stage '{stage}', {rows} rows an environment; use a shorter context or raise "
+                    f"{stage}.replay_capacity to {(context + 1) * self.env.num_envs} at least"
                 )
 
 

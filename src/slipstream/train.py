@@ -49,6 +49,7 @@ class Trainer:
             if not checkpoint.can_resume(resume_from):
                 raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
             state = checkpoint.load_tree(resume_from / "training_state")
+        _check_device(config.device)
         keep_freed_memory()
         torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
@@ -400,6 +401,17 @@ def resume(path: Path, show_progress: bool = True) -> Path:
         raise SlipstreamError(f"{run_dir} holds no run (no config.json); give a run's folder")
     config = load(run_dir / "config.json")
     return Trainer(config, run_dir, checkpoint.resolve(path), show_progress).run()
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(": ")[0]
+        raise SlipstreamError(
+            f"device '{name}' cannot be used ({reason}); choose cpu, or a CUDA device where torch "
+            "was built for it"
+        ) from error
 
 
 def _team_config(config: RunConfig) -> TeamConfig:

@@ -27,6 +27,10 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for a setting that cannot work."""
+        if self.replay_capacity < 2:
+            raise SlipstreamError(
+                f"online.replay_capacity is {self.replay_capacity}; it must be at least 2"
+            )
         if self.carry_rows is not None and self.carry_rows < 0:
             raise SlipstreamError(
                 f"online.carry_rows is {self.carry_rows}; it must not be negative"
