@@ -10,6 +10,7 @@ from typing import Any, Literal
 import cattrs
 import yaml
 from cattrs.errors import BaseValidationError
+from cattrs.v import format_exception
 from tyro.conf import Suppress
 
 from slipstream.errors import SlipstreamError
@@ -180,8 +181,21 @@ def from_dict(values: Mapping[str, Any], source: str = "configuration") -> RunCo
     try:
         return converter.structure(values, RunConfig)
     except BaseValidationError as error:
-        problems = "; ".join(cattrs.transform_error(error, path="config"))
+        problems = "; ".join(cattrs.transform_error(error, "config", _say))
         raise SlipstreamError(f"{source}: {problems}") from error
+
+
+class _WrongTypeError(TypeError):
+    """A value of another type than its field."""
+
+
+def _say(error: BaseException, kind: type | None) -> str:
+    """What is wrong with one value, in words that name it."""
+    if isinstance(error, SlipstreamError | _WrongTypeError):
+        return str(error)
+    if "not in literal" in str(error):
+        return str(error).replace("typing.Literal", "")
+    return format_exception(error, kind)
 
 
 def _strict(value: Any, kind: type) -> Any:
@@ -189,7 +203,7 @@ def _strict(value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+        raise _WrongTypeError(f"{value!r} is not of type {kind.__name__}")
     return value
 
 
@@ -203,7 +217,7 @@ def load(path: Path) -> RunConfig:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise SlipstreamError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SlipstreamError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise SlipstreamError(
