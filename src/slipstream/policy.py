@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import cattrs
+from cattrs.errors import BaseValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -53,8 +54,17 @@ def load_policy(path: Path | str, checkpoint: str = "last") -> tuple[Actor, EnvS
             normalizer = Normalizer(sum(value.size for value in spec.obs.values()))
         actor = build_actor(described["kind"], described["head"], spec, networks, normalizer)
         actor.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        BaseValidationError,
+    ) as error:
         raise SlipstreamError(
-            f"{folder} holds no policy that this version can load: {str(error).splitlines()[0]}"
+            f"{folder} holds no policy that this version can load ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); give another checkpoint"
         ) from error
     return actor.eval().requires_grad_(False), spec

@@ -10,8 +10,10 @@ def attention_mask(valid: Tensor, last: int) -> Tensor:
     """Valid (B, T) bool -> (B, 1, last, T) bool: which keys each of the last queries may see.
 
     A step sees itself and the valid steps before it. Padded queries see themselves alone, so that
-    no softmax is empty.
+    no softmax is empty; a window's last step is never padding.
     """
+    if last == 1:  # it sees all that is valid: nothing to compare
+        return valid[:, None, None]
     length = valid.shape[1]
     query = torch.arange(length - last, length, device=valid.device)[:, None]
     key = torch.arange(length, device=valid.device)[None]
