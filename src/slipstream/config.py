@@ -20,6 +20,7 @@ from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.switch import SwitchConfig
+from slipstream.stages.team import TeamConfig
 
 StageName = Literal["accelerate", "online"]
 
@@ -157,6 +158,29 @@ class RunConfig:
                     f"stage '{stage}', {rows} rows an environment; use a shorter context or raise "
                     f"{stage}.replay_capacity to {(context + 1) * self.env.num_envs} at least"
                 )
+
+
+def team_config(config: RunConfig) -> TeamConfig:
+    """The part of a configuration that the run's team is built from."""
+    kinds: dict[str, str] = {}
+    if "accelerate" in config.stages:
+        kinds["accelerator"] = config.accelerator
+    if "online" in config.stages or config.cloning.enabled:
+        kinds["transformer"] = config.transformer
+    return TeamConfig(
+        seed=config.seed,
+        num_envs=config.env.num_envs,
+        normalize_obs=config.env.normalize_obs,
+        algorithm=config.algorithm,
+        kinds=kinds,
+        batch_size=config.batch_size,
+        networks=config.networks,
+        algorithms=config.algorithms,
+        cloning=config.cloning,
+        accelerate=config.accelerate,
+        online=config.online,
+        device=config.device,
+    )
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,348 @@
+"""The loop: step, store, update, look, save; one for both stages."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slipstream import checkpoint
+from slipstream.allocator import keep_freed_memory
+from slipstream.config import RunConfig, team_config
+from slipstream.envs.vec_env import VecEnv, make_env
+from slipstream.errors import Interrupted, SlipstreamError
+from slipstream.interrupts import first_interrupt_calls
+from slipstream.logger import RunLogger
+from slipstream.networks.linear import Backend, fastest_matmul_backend, set_matmul_backend
+from slipstream.policy import describe_policy
+from slipstream.progress import Progress
+from slipstream.referee import Referee
+from slipstream.stages.interact import Interaction
+from slipstream.stages.stage import Stage
+from slipstream.stages.team import Team
+
+
+class Trainer:
+    """One run: everything that its loop moves, and that a checkpoint holds.
+
+    Args:
+        config: the run's configuration.
+        run_dir: where it writes.
+        resume_from: a checkpoint of this run to go on from, or None.
+        show_progress: draw the progress display.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        resume_from: Path | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        state = None
+        if resume_from is not None:
+            if not checkpoint.can_resume(resume_from):
+                raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
+            state = checkpoint.load_tree(resume_from / "training_state")
+        _check_device(config.device)
+        keep_freed_memory()
+        torch.set_num_threads(config.num_threads)
+        torch.manual_seed(config.seed)
+        if state is not None:
+            backend: Backend = state["matmul"]  # the two round differently: keep the first choice
+        elif config.matmul == "auto":
+            backend = fastest_matmul_backend()
+            torch.manual_seed(config.seed)  # the measurement drew numbers
+        else:
+            backend = config.matmul
+        self.matmul = backend
+        set_matmul_backend(backend)
+
+        self.config, self.run_dir = config, run_dir
+        self.env = self._make_env(config.env.num_envs, config.env.parallel)
+        self.referee = Referee(config, self._make_env)
+        self.team = Team(team_config(config), self.env.spec, lambda: self._make_env(1))
+        self.step = self.num_updates = 0
+        self.update_debt = 0.0
+        self.best: dict[str, Any] = {}
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.metrics: dict[str, Any] = {}
+        self.stopped = self.finished = False
+        self.stage = self.team.enter(config.stages[0])
+        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.exact = True
+        self.log_position: int | None = None
+        if state is not None:
+            try:
+                self.log_position = self._load(state)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise SlipstreamError(
+                    f"{resume_from} does not fit {run_dir / 'config.json'} "
+                    f"({str(error).splitlines()[0]}); resume with the configuration it was saved by"
+                ) from error
+        self.logger: RunLogger
+        self.progress = Progress(
+            config.total_steps,
+            show_progress,
+            self.referee.switch_step if self.stage.name == "online" else None,
+        )
+        self.started_at = time.perf_counter() - self.seconds["wall"]
+        self.cpu_started_at = time.process_time() - self.seconds["cpu"]
+
+    def run(self) -> Path:
+        """Train until the step budget is spent; returns the run folder.
+
+        Raises:
+            Interrupted: a signal came; the run was saved first.
+        """
+        config = self.config
+        if self.finished:
+            self.progress.message(f"this run has finished: all {self.step} steps are done")
+            self.close()
+            return self.run_dir
+        self.logger = RunLogger(self.run_dir, config.tensorboard, self.log_position)
+        try:
+            with self.logger, self.progress, first_interrupt_calls(self.stop):
+                if self.step == 0:
+                    self.interaction.begin(self.stage.collector, config.seed)
+                    self._look()
+                elif self.log_position is not None:
+                    self._tell_of_resume()
+                while self.step < config.total_steps and not self.stopped:
+                    before = self.step
+
+                    # Act: one step in every environment.
+                    random = self.stage is self._first_stage and before < config.learning_starts
+                    with self._timed("act"):
+                        result = self.interaction.step(
+                            self.stage.collector, self.stage.learner.explore, random
+                        )
+                    self.step += int(result.acted.sum())
+                    for episode in result.episodes:
+                        self._log(
+                            {
+                                "rollout/episode_return": episode.episode_return,
+                                "rollout/episode_length": episode.length,
+                            }
+                        )
+
+                    # Learn: policy and critics, and the clone beside them.
+                    if not random and self.stage.ready:
+                        self._learn(before)
+
+                    # Look: evaluate, hand over, go back if it fell apart.
+                    if self._crossed(config.eval.every, before) or self._switch_is_due(before):
+                        self._look()
+
+                    # Keep.
+                    if self._crossed(config.log_every, before):
+                        self._log_training()
+                    if self._crossed(config.checkpoint_every, before):
+                        self._save()
+                    self.progress.update(step=self.step, stage=self.stage.name)
+                return self._finish()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Ask the loop to save and return after the present step."""
+        self.stopped = True
+
+    @property
+    def _first_stage(self) -> Stage | None:
+        return self.stage if self.stage.name == self.config.stages[0] else None
+
+    def _crossed(self, period: int, before: int) -> bool:
+        return self.step // period != before // period
+
+    def _switch_is_due(self, before: int) -> bool:
+        latest = self.config.switch.latest * self.config.total_steps
+        return len(self.config.stages) == 2 and before < latest <= self.step
+
+    def _learn(self, before: int) -> None:
+        with self._timed("learn"):
+            self.update_debt += self.config.utd_ratio * (self.step - before)
+            num_updates = int(self.update_debt)
+            self.update_debt -= num_updates
+            self._keep("train", self.stage.learn(num_updates))
+            self.num_updates += num_updates
+        if self.stage.imitation is not None:
+            with self._timed("clone"):
+                extra, metrics = self.stage.imitation.step(before, self.step)
+                self.step += extra
+                self._keep("clone", metrics)
+
+    def _look(self) -> None:
+        """Evaluate, then do what the referee says."""
+        imitation = self.stage.imitation
+        if imitation is not None and self.referee.wants_clone(self.step):
+            with self._timed("clone"):
+                extra, metrics = imitation.prepare_check()
+                self.step += extra
+                self._keep("clone", metrics)
+        with self._timed("eval"):
+            verdict = self.referee.look(self.step, self.stage.name, self.team, self._log)
+        self.progress.update(step=self.step, stage=self.stage.name, **verdict.returns)
+        if verdict.best:
+            self._remember_best()
+        if verdict.switch is not None:
+            self._switch(verdict.switch)
+        if verdict.rollback is not None:
+            self._roll_back(verdict.rollback)
+
+    def _switch(self, reason: str) -> None:
+        self._tell("switch", reason)
+        before = self.stage
+        self.stage = self.team.enter("online", before)
+        if before.imitation is not None:
+            before.imitation.close()
+        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.interaction.begin(self.stage.collector)
+        self.referee.hand_over()
+        self._remember_best()
+        self._save()
+
+    def _roll_back(self, reason: str) -> None:
+        self._tell("rollback", reason)
+        self.team.restore(self.best)
+        self.stage = self.team.reenter(self.stage)
+
+    def _remember_best(self) -> None:
+        self.best = self.team.snapshot()
+        if self.step:
+            if not (self.run_dir / "checkpoints" / str(self.step)).exists():
+                checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
+            checkpoint.link(self.run_dir, "best", self.step)
+
+    def _tell(self, event: str, reason: str) -> None:
+        self.logger.event(self.step, self.stage.name, event, reason=reason)
+        self.progress.message(f"{event} at step {self.step}: {reason}")
+
+    def _tell_of_resume(self) -> None:
+        exactly = (
+            "exactly where it stood"
+            if self.exact
+            else (
+                "with a new episode: this environment's running one could not be restored, so the "
+                "result will differ from an uninterrupted run's"
+            )
+        )
+        self._tell("resume", exactly)
+
+    def _make_env(self, num_envs: int, parallel: bool = False) -> VecEnv:
+        limit = self.config.env.max_episode_steps
+        kwargs = {} if limit is None else {"max_episode_steps": limit}
+        return make_env(self.config.env_id, num_envs=num_envs, parallel=parallel, env_kwargs=kwargs)
+
+    def _keep(self, prefix: str, metrics: dict[str, Any]) -> None:
+        for name, value in metrics.items():
+            self.metrics[f"{prefix}/{name}"] = value
+
+    def _log_training(self) -> None:
+        parts = ("act", "learn", "clone", "eval")
+        seconds = {f"time/{part}_seconds": self.seconds[part] for part in parts}
+        wall = time.perf_counter() - self.started_at
+        self._log({**self.metrics, **seconds, "time/steps_per_second": self.step / wall})
+        self.metrics.clear()
+
+    def _log(self, metrics: dict[str, Any]) -> None:
+        common = {
+            "num_updates": self.num_updates,
+            "eval_steps": self.referee.num_steps,
+            "wall_seconds": time.perf_counter() - self.started_at,
+            # Of this process, evaluation left out: comparable on a busy machine.
+            "cpu_seconds": time.process_time() - self.cpu_started_at - self.seconds["eval_cpu"],
+        }
+        self.logger.log(self.step, self.stage.name, {**common, **metrics})
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        start, cpu_start = time.perf_counter(), time.process_time()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+        self.seconds[f"{part}_cpu"] += time.process_time() - cpu_start
+
+    def _finish(self) -> Path:
+        if self.stopped:
+            self._save()
+            raise Interrupted(
+                f"stopped at step {self.step}; go on with: slipstream resume {self.run_dir}"
+            )
+        if self.step % self.config.eval.every:
+            self._look()
+        self._log_training()
+        self.logger.event(self.step, self.stage.name, "end")
+        self.finished = True
+        self._save()
+        return self.run_dir
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.env.close()
+        self.referee.close()
+        if self.stage.imitation is not None:
+            self.stage.imitation.close()
+
+    def _policy(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        product = self.team.product
+        described = describe_policy(self.config, self.env.spec, product)
+        return described, dict(self.team.actors[product].state_dict())
+
+    def _save(self) -> None:
+        self.seconds["wall"] = time.perf_counter() - self.started_at
+        self.seconds["cpu"] = time.process_time() - self.cpu_started_at
+        checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), self._state())
+        checkpoint.link(self.run_dir, "last", self.step)
+        checkpoint.prune(self.run_dir, self.config.keep_checkpoints)
+
+    def _state(self) -> dict[str, Any]:
+        on_gpu = torch.device(self.config.device).type == "cuda"
+        return {
+            "step": self.step,
+            "stage": self.stage.name,
+            "finished": self.finished,
+            "num_updates": self.num_updates,
+            "update_debt": self.update_debt,
+            "referee": self.referee.state_dict(),
+            "best": self.best,
+            "seconds": dict(self.seconds),
+            "matmul": self.matmul,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.config.device) if on_gpu else None,
+            "team": self.team.state_dict(),
+            "stage_state": self.stage.state_dict(),
+            "interaction": self.interaction.state_dict(),
+            "metrics": dict(self.metrics),
+            "log_position": self.logger.position,
+        }
+
+    def _load(self, state: dict[str, Any]) -> int:
+        """Take over a saved state; returns where the log goes on."""
+        if state["stage"] != self.stage.name:
+            self.stage = self.team.enter(state["stage"], self.stage)
+        self.team.load_state_dict(state["team"])
+        self.stage.load_state_dict(state["stage_state"])
+        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.referee.load_state_dict(state["referee"])
+        for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
+            setattr(self, name, state[name])
+        self.seconds.update(state["seconds"])
+        self.exact = self.interaction.load_state_dict(state["interaction"], self.stage.collector)
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.config.device)
+        return state["log_position"]
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(": ")[0]
+        raise SlipstreamError(
+            f"device '{name}' cannot be used ({reason}); choose cpu, or a CUDA device where torch "
+            "was built for it"
+        ) from error
