@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from slipstream.networks import BACKBONES
 from slipstream.networks.linear import set_matmul_backend
 from tests.algorithms.batches import random_batch
 from tests.algorithms.learners import ALGORITHMS, make_learner
 
 STORED = Path(__file__).with_name("golden.json")
 CASES = [
-    f"{algorithm}-{kind}-{memory}"
-    for algorithm in sorted(ALGORITHMS)
-    for kind, memory in (("mlp", "none"), ("transformer", "none"), ("transformer", "transformer"))
-]
+    f"{algorithm}-{kind}-none" for algorithm in sorted(ALGORITHMS) for kind in sorted(BACKBONES)
+] + ["td3-mlp-transformer"]  # the last is the critics' memory
 NUM_UPDATES = 200
 EXACT_UPDATES = 50
 """Later, what processors round differently has grown beyond a tight tolerance."""

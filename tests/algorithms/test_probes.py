@@ -115,7 +115,7 @@ def test_the_best_action_is_found(algorithm, kind):
 
 @CASES
 def test_memory_is_used_where_there_is_one(algorithm, kind):
-    made, _, _ = learn("ProbeMemory", algorithm, kind, 400, memory="transformer", delay=2)
+    made, _, _ = learn("ProbeMemory", algorithm, kind, 300, memory="transformer", delay=2)
     env = make_env("slipstream/ProbeMemory-v0", num_envs=32, env_kwargs={"delay": 2})
     result = evaluate(made.actor, env, range(32))
     assert result.successes is not None
