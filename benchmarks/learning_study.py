@@ -88,13 +88,16 @@ def run(task: Task, options: Options) -> None:
     print(" ".join(command), flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"seed{task.seed}.log").open("w") as log:
-        subprocess.run(
+        process = subprocess.run(
             command,
-            check=True,
+            check=False,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )
+    if process.returncode:  # the others go on; this one is tried again by the next start
+        print(f"failed ({process.returncode}): {task.name}, see {log.name}", flush=True)
+        return
     keep(folder, kept, command)
 
 

@@ -17,10 +17,10 @@ class SwitchConfig:
     rule: Literal["matched", "plateau", "at_step"] = "matched"
     """`matched`: the clone performs as its accelerator does; `plateau`: the accelerator has also
     stopped improving; `at_step`: a fixed step."""
-    earliest: float = 0.5
-    """Share of total_steps before which no rule looks: an accelerator that is barely better than
-    random is nothing to clone."""
-    latest: float = 0.7
+    earliest: float = 0.7
+    """Share of total_steps before which no rule looks: a clone matches an accelerator that has
+    learnt little just as well, and hands over little."""
+    latest: float = 0.8
     """Share of total_steps at which the switch happens whatever the rule says (and, for
     `at_step`, the step)."""
     match_ratio: float = 0.95
