@@ -1,10 +1,12 @@
 """Whole runs, both stages, and what they leave behind."""
 
+import copy
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import slipstream
 from slipstream.checkpoint import load_tree, resolve
@@ -215,7 +217,6 @@ def test_normalized_observations_are_saved_with_the_policy(tmp_path):
 def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
     """Stage 2 is made to look ruined at two evaluations: weights and optimizers go back."""
     look = Referee._evaluate
-    snapshots = {}
 
     def ruined(referee, name, team, log, **kwargs):
         result = look(referee, name, team, log, **kwargs)
@@ -223,7 +224,6 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
         online = len(referee.history) > 1 and referee.history[-1].step >= 120
         if name == "transformer" and online:
             score = -990.0
-            snapshots.setdefault("clone", team.snapshot())
         return replace(result, returns=(score, score + 1))
 
     monkeypatch.setattr(Referee, "_evaluate", ruined)
@@ -232,7 +232,7 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
 
     def spy(team, snapshot):
         restore(team, snapshot)
-        restored.append({n: m.state_dict() for n, m in team.modules().items()})
+        restored.append(copy.deepcopy({n: m.state_dict() for n, m in team.modules().items()}))
 
     monkeypatch.setattr("slipstream.stages.team.Team.restore", spy)
     run_dir = run(
@@ -243,7 +243,12 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
     assert rollback["step"] == 240 and rollback["stage"] == "online"
     assert "50%" in rollback["reason"] and "-99.5" in rollback["reason"]
     assert len(restored) == 1
-    assert resolve(run_dir, "best").name == "120"  # the clone as it was handed over
+    best = resolve(run_dir, "best")
+    assert best.name == "120"  # the clone as it was handed over
+    for key, value in load_file(best / "policy" / "model.safetensors").items():
+        assert torch.equal(restored[0]["transformer"][key], value)
+    state = load_tree(resolve(run_dir) / "training_state")
+    assert state["stage_state"]["learner"]["num_updates"] == 300 - 240  # fresh optimizers
     assert lines(run_dir)[-1]["event"] == "end"
 
 

@@ -84,6 +84,16 @@ def test_matched_asks_for_consecutive_checks():
     assert rule(replace(config, consecutive=1), [bad, check()]).switch
 
 
+@pytest.mark.parametrize("rule", ["matched", "plateau"])
+def test_a_match_counts_from_the_earliest_step_on(rule):
+    config = SwitchConfig(rule=rule, earliest=0.5)
+    early = [check(step) for step in (100, 200, 300, 400, 499)]
+    assert RULES[rule](config, early).switch
+    decision = decide(config, early, 1000)
+    assert not decision.switch and "before 50%" in decision.reason
+    assert decide(config, [*early, check(500)], 1000).switch
+
+
 def test_plateau_waits_until_the_accelerator_stops_improving():
     config, rule = SwitchConfig(rule="plateau", patience=2), RULES["plateau"]
     level = [check(accelerator=scaled(GOOD, f), transformer=scaled(GOOD, f)) for f in (1, 1, 1.01)]
