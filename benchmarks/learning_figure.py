@@ -3,8 +3,8 @@
     python -m benchmarks.learning_figure
 
 Reads `benchmarks/results/learning_study/`, writes `learning_study.md` there and
-`docs/figures/learning_study.png`. CPU seconds are those of the single-threaded training process with evaluation left out: the
-wall-clock of an idle core, whatever else the machine was doing.
+`docs/figures/learning_study.png`. CPU seconds are those of the single-threaded training process
+with evaluation left out: the wall-clock of an idle core, whatever else the machine was doing.
 """
 
 import json
@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parent / "results" / "learning_study"
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "learning_study.png"
 VARIANTS = {
     "two-stage": ("Slipstream, two stages", "#0072B2"),
+    "two-stage-early": ("two stages, switch at 50 %", "#CC79A7"),
     "scratch": ("Transformer from scratch", "#D55E00"),
     "accelerator": ("Accelerator (MLP) alone", "#009E73"),
     "sb3": ("Stable-Baselines3", "#555555"),

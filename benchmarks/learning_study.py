@@ -23,6 +23,7 @@ KEPT_EVERY = 2_000  # env steps between the training lines that are kept
 
 VARIANTS = {
     "two-stage": [],
+    "two-stage-early": ["--switch.earliest", "0.5", "--switch.latest", "0.7"],
     "scratch": ["--preset", "scratch"],
     "accelerator": ["--preset", "accelerator"],
 }
