@@ -4,7 +4,7 @@
 
 Reads `benchmarks/results/learning_study/`, writes `learning_study.md` there and
 `docs/figures/learning_study.png`. CPU seconds are those of the single-threaded training process
-with evaluation left out: the wall-clock of an idle core, whatever else the machine was doing.
+with evaluation left out; processes that share a machine's caches and cores lengthen each other's.
 """
 
 import json
@@ -131,6 +131,8 @@ def main() -> None:
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=130)
     note = (
+        "CPU seconds come from runs that shared the two cores with each other and with other work: "
+        "an order of size. "
         "Steps: every env step of both stages; evaluation not counted, 10 episodes on fixed seeds. "
         "IQM and bootstrap interval over seeds as in rliable (the mean, for three seeds). "
         "In brackets behind a switch: the accelerator's return there.\n"
