@@ -22,11 +22,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from stable_baselines3 import SAC, TD3
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3 import SAC, TD3  # pyright: ignore[reportMissingImports]
+from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
+from stable_baselines3.common.monitor import Monitor  # pyright: ignore[reportMissingImports]
+from stable_baselines3.common.noise import NormalActionNoise  # pyright: ignore[reportMissingImports]
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ class Stopwatch:
 
 def measure_sb3_family(td3_class: Any, steps: int) -> dict[str, float]:
     """Either library: they share environment, buffer and loop, and differ in the learner."""
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.noise import NormalActionNoise
+    from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.noise import NormalActionNoise  # pyright: ignore[reportMissingImports]
 
     stopwatch = Stopwatch(steps)
 
@@ -133,10 +133,10 @@ def measure(contender: str, steps: int) -> dict[str, float]:
     if contender in (SAME_NETS, LAYER_NORM):
         return measure_slipstream(contender == LAYER_NORM, steps)
     if contender == SBX:
-        import sbx
+        import sbx  # pyright: ignore[reportMissingImports]
 
         return measure_sb3_family(sbx.TD3, steps)
-    import stable_baselines3
+    import stable_baselines3  # pyright: ignore[reportMissingImports]
 
     return measure_sb3_family(stable_baselines3.TD3, steps)
 
