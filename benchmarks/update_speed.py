@@ -136,6 +136,7 @@ def main(options: Options) -> None:
         print(json.dumps(measure(options.contender, options.contexts[0], options.seconds)))
         return
     ours = [name for name, kind in BACKENDS.items() if kind == "default" or onednn_available()]
+    torch.set_num_threads(1)  # as in a run
     picked = fastest_matmul_backend()
     results, parts = {}, []
     for context in options.contexts:
