@@ -253,7 +253,7 @@ class Trainer:
             "num_updates": self.num_updates,
             "eval_steps": self.referee.num_steps,
             "wall_seconds": time.perf_counter() - self.started_at,
-            # Of this process, evaluation left out: comparable on a busy machine.
+            # Of this process, evaluation left out: a busy machine disturbs it less.
             "cpu_seconds": time.process_time() - self.cpu_started_at - self.seconds["eval_cpu"],
         }
         self.logger.log(self.step, self.stage.name, {**common, **metrics})
