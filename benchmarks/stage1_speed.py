@@ -110,11 +110,11 @@ def measure_slipstream(layer_norm: bool, steps: int) -> dict[str, float]:
     config = NetworksConfig(
         mlp=MLPConfig((WIDTH, WIDTH)), critic=CriticConfig(hidden=(WIDTH, WIDTH))
     )
-    actor = build_actor("mlp", TD3.head, env.spec, config, None)
-    critic = build_critic(env.spec, config, layer_norm, None)
+    actor = build_actor("mlp", TD3.head, env.spec, ("state",), config, {})
+    critic = build_critic(env.spec, ("state",), config, layer_norm, {})
     learner = build_learner("td3", AlgorithmsConfig(), actor, critic, frozen_copy(critic))
     replay = ReplayBuffer(env.spec, 100_000)
-    interaction = Interaction(env, replay, None)
+    interaction = Interaction(env, replay, {})
     interaction.begin(actor, seed=0)
     step = 0
     while stopwatch.at(step):

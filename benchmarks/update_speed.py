@@ -86,8 +86,8 @@ def make_slipstream(context_length: int) -> Learner:
         transformer=TransformerConfig(context_length, D_MODEL, N_LAYERS, N_HEADS, D_FF),
         critic=CriticConfig(hidden=(WIDTH, WIDTH), layer_norm=False),
     )
-    actor = build_actor("transformer", "deterministic", spec, config, None)
-    critic = build_critic(spec, config, layer_norm=False, normalizer=None)
+    actor = build_actor("transformer", "deterministic", spec, ("state",), config, {})
+    critic = build_critic(spec, ("state",), config, layer_norm=False, normalizers={})
     return build_learner("td3", AlgorithmsConfig(), actor, critic, frozen_copy(critic))
 
 

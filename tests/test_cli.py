@@ -23,7 +23,7 @@ class Broken(gym.Env):
         self.action_space = gym.spaces.Box(-1, 1, (1,))
         self.observation_space = gym.spaces.Box(-1, 1, (2,))
         if fault == "dict":
-            self.observation_space = gym.spaces.Dict(a=gym.spaces.Box(-1, 1, (2,)))
+            self.observation_space = gym.spaces.Dict(a=gym.spaces.Discrete(3))
         if fault == "tuple action":
             self.action_space = gym.spaces.Tuple([gym.spaces.Box(-1, 1, (1,))])
         self.t = 0

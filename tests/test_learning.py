@@ -31,5 +31,5 @@ def test_pendulum_is_learnt_by_the_accelerator_cloned_and_kept(tmp_path):
     assert len(online) >= 2
     assert min(online) >= -300
     assert online[-1] >= -200
-    policy, spec = load_policy(run_dir, "best")
-    assert (policy.context_length, spec.env_id) == (3, "Pendulum-v1")
+    policy = load_policy(run_dir, "best")
+    assert (policy.actor.context_length, policy.spec.env_id) == (3, "Pendulum-v1")

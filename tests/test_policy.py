@@ -12,11 +12,12 @@ from slipstream.config import EnvConfig, RunConfig
 from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
 from slipstream.evaluate import evaluate
-from slipstream.networks import BACKBONES, NetworksConfig, Normalizer, build_actor
+from slipstream.networks import BACKBONES, NetworksConfig, Normalizer
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.policy import describe_policy, load_policy
 from slipstream.stages.learners import ALGORITHMS, algorithm_class
+from tests.networks.policies import actor_of
 
 NETWORKS = NetworksConfig(
     mlp=MLPConfig((16, 8)),
@@ -28,7 +29,9 @@ def save(folder, kind="transformer", algorithm="sac", normalize_obs=True):
     env = make_env("Pendulum-v1", env_kwargs={"max_episode_steps": 20})
     normalizer = Normalizer(3) if normalize_obs else None
     torch.manual_seed(0)
-    actor = build_actor(kind, algorithm_class(algorithm).head, env.spec, NETWORKS, normalizer)
+    head = algorithm_class(algorithm).head
+    normalizers = {} if normalizer is None else {"state": normalizer}
+    actor = actor_of(kind, NETWORKS, head, env.spec, normalizers)
     if normalizer is not None:
         normalizer.observe(torch.randn(50, 3) * 3 + 1)
     config = RunConfig(
@@ -38,7 +41,7 @@ def save(folder, kind="transformer", algorithm="sac", normalize_obs=True):
         networks=NETWORKS,
         env=EnvConfig(normalize_obs=normalize_obs),
     )
-    described = describe_policy(config, env.spec, "transformer")
+    described = describe_policy(config, env.spec, "transformer", ("state",))
     return actor, env, save_checkpoint(folder, 1, (described, dict(actor.state_dict())), {})
 
 
@@ -48,8 +51,9 @@ def save(folder, kind="transformer", algorithm="sac", normalize_obs=True):
 def test_a_loaded_policy_acts_as_the_saved_one(kind, algorithm, normalize_obs, tmp_path):
     actor, env, path = save(tmp_path, kind, algorithm, normalize_obs)
     torch.manual_seed(9)
-    loaded, spec = load_policy(path)
-    assert spec == env.spec
+    policy = load_policy(path)
+    loaded = policy.actor
+    assert policy.spec == env.spec
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     carry, other = actor.initial_carry(5), loaded.initial_carry(5)
     for _ in range(7):
@@ -88,7 +92,8 @@ def damaged(folder, **changes):
         {"networks": {"transformer": {"d_model": "wide"}}},
         {"networks": {"transformer": {"d_model": -1}}},
         {"networks": 3},
-        {"env": {}},
+        {"spec": {}},
+        {"env": {"num_envs": "many"}},
     ],
     ids=str,
 )
@@ -114,7 +119,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 def test_evaluation_runs_one_episode_for_each_seed():
     env = make_env("Pendulum-v1", num_envs=3, env_kwargs={"max_episode_steps": 20})
-    actor = build_actor("mlp", "deterministic", env.spec, NETWORKS, None)
+    actor = actor_of("mlp", NETWORKS, spec=env.spec)
     first = evaluate(actor, env, [5, 6, 7])
     assert first.lengths == (20, 20, 20) and first.num_steps == 60 and first.successes is None
     assert evaluate(actor, env, [5, 6, 7]) == first
@@ -142,10 +147,10 @@ def test_evaluation_takes_the_first_episode_of_each_environment():
 def test_evaluation_compares_two_policies_on_the_states_of_the_first():
     env = make_env("slipstream/ProbeMemory-v0", num_envs=4, env_kwargs={"delay": 2})
     torch.manual_seed(0)
-    actor = build_actor("transformer", "deterministic", env.spec, NETWORKS, None)
+    actor = actor_of("transformer", NETWORKS, spec=env.spec)
     assert evaluate(actor, env, range(4), actor).action_error == 0.0
     torch.manual_seed(1)
-    other = build_actor("mlp", "deterministic", env.spec, NETWORKS, None)
+    other = actor_of("mlp", NETWORKS, spec=env.spec)
     result = evaluate(actor, env, range(4), other)
     assert result.action_error is not None and 0 < result.action_error < 4
     assert result.successes is not None and len(result.successes) == 4

@@ -20,6 +20,7 @@ from slipstream.stages.learners import ALGORITHMS
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.switch import SwitchConfig
 from slipstream.train import describe, train
+from tests.networks.policies import actor_of
 from tests.tiny_runs import TINY, events, lines, tiny
 
 
@@ -301,10 +302,10 @@ def test_a_description_builds_everything_and_writes_nothing(tmp_path, monkeypatc
 
 def test_rollouts_are_counted_by_what_they_return(counted):
     from slipstream.envs.vec_env import make_env
-    from slipstream.networks import NetworksConfig, build_actor
+    from slipstream.networks import NetworksConfig
     from slipstream.replay import ReplayBuffer
 
     env = make_env("Pendulum-v1", env_kwargs={"max_episode_steps": 7})
-    actor = build_actor("mlp", "deterministic", env.spec, NetworksConfig(), None)
+    actor = actor_of("mlp", NetworksConfig(), spec=env.spec)
     num_steps, returns = rollout(env, actor, ReplayBuffer(env.spec, 100), 3, seed=0)
     assert (num_steps, len(returns)) == (21, 3) and counted["train"] == 21

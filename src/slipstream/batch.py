@@ -55,17 +55,3 @@ class Batch:
     def next_valid(self) -> Tensor:
         """(B, T) bool: which rows of `next_obs` exist."""
         return self.valid[:, 1:]
-
-    def trailing(self, length: int) -> "Batch":
-        """The same windows cut to their last `length` steps, for a network of shorter memory."""
-        if length >= self.action.shape[1]:
-            return self
-        return Batch(
-            {key: value[:, -length - 1 :] for key, value in self.window.items()},
-            self.action[:, -length:],
-            self.reward[:, -length:],
-            self.terminated[:, -length:],
-            self.valid[:, -length - 1 :],
-            self.mask[:, -length:],
-            min(self.loss_steps, length),
-        )

@@ -126,19 +126,14 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise SlipstreamError(
             f"--episodes {options.episodes} must be at least 1, --seed {options.seed} at least 0"
         )
-    from slipstream.envs.vec_env import make_env
     from slipstream.evaluate import evaluate
     from slipstream.policy import load_policy
 
-    policy, spec = load_policy(options.run, options.checkpoint)
-    limit = spec.max_episode_steps
-    env = make_env(
-        spec.env_id,
-        num_envs=options.episodes,
-        env_kwargs={} if limit is None else {"max_episode_steps": limit},
-    )
+    policy = load_policy(options.run, options.checkpoint)
+    spec = policy.spec
+    env = policy.open_env(options.episodes)
     seeds = range(options.seed, options.seed + options.episodes)
-    evaluation = evaluate(policy, env, seeds)
+    evaluation = evaluate(policy.actor, env, seeds)
     env.close()
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))

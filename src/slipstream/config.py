@@ -13,6 +13,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.v import format_exception
 from tyro.conf import Suppress
 
+from slipstream.envs.setup import EnvConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.stages.accelerate import AccelerateConfig
@@ -23,27 +24,7 @@ from slipstream.stages.switch import SwitchConfig
 from slipstream.stages.team import TeamConfig
 
 StageName = Literal["accelerate", "online"]
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    """The environments that data is collected in."""
-
-    num_envs: int = 1
-    """Environments side by side."""
-    parallel: bool = False
-    """One process for each environment."""
-    normalize_obs: bool = False
-    """Normalize observations by their running mean and variance, saved with the policy."""
-    max_episode_steps: int | None = None
-    """Time limit in steps; None keeps the environment's own."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for counts below one."""
-        for name in ("num_envs", "max_episode_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SlipstreamError(f"env.{name} is {value}; it must be at least 1")
+Role = Literal["accelerator", "critic"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +63,12 @@ class RunConfig:
     algorithm: str = "sac"
     """td3 or sac."""
     accelerator: str = "mlp"
-    """The policy network of stage 1: mlp (or transformer)."""
+    """The policy network of stage 1: mlp, lstm or gru (or transformer)."""
     transformer: str = "transformer"
-    """The policy network of stage 2: transformer (or mlp, for comparison)."""
+    """The policy network of stage 2: transformer (or mlp, lstm or gru, for comparison)."""
+    privileged: tuple[Role, ...] = ()
+    """Who sees the whole, undisturbed observation in place of the policy's: the accelerator, the
+    critic, or both. The transformer never does, so the saved policy needs only its own."""
     batch_size: int = 128
     """Windows an update."""
     utd_ratio: float = 1.0
@@ -147,32 +131,51 @@ class RunConfig:
             )
         self._check_memory()
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Actor -> its kind of network (BACKBONES), for the actors that the run has."""
+        kinds: dict[str, str] = {}
+        if "accelerate" in self.stages:
+            kinds["accelerator"] = self.accelerator
+        if "online" in self.stages or self.cloning.enabled:
+            kinds["transformer"] = self.transformer
+        return kinds
+
     def _check_memory(self) -> None:
-        context = self.networks.transformer.context_length
+        name, context = max(self._contexts().items(), key=lambda item: item[1])
         capacities = {"accelerate": self.accelerate, "online": self.online}
         for stage in self.stages:
             rows = capacities[stage].replay_capacity // self.env.num_envs
             if rows < context + 1:
                 raise SlipstreamError(
-                    f"networks.transformer.context_length {context} is longer than the replay of "
+                    f"networks.{name} {context} is longer than the replay of "
                     f"stage '{stage}', {rows} rows an environment; use a shorter context or raise "
                     f"{stage}.replay_capacity to {(context + 1) * self.env.num_envs} at least"
                 )
 
+    def _contexts(self) -> dict[str, int]:
+        """Field of NetworksConfig -> the longest window that a network of this run reads."""
+        networks = self.networks
+        contexts = {"mlp.frame_stack": networks.mlp.frame_stack}
+        used = {*self.kinds.values(), networks.critic.memory}
+        if used & {"lstm", "gru"}:
+            contexts["recurrent.context_length"] = networks.recurrent.context_length
+        if "transformer" in used:
+            contexts["transformer.context_length"] = networks.transformer.context_length
+        if networks.critic.memory == "none":
+            contexts["critic.frame_stack"] = networks.critic.frame_stack
+        return contexts
+
 
 def team_config(config: RunConfig) -> TeamConfig:
     """The part of a configuration that the run's team is built from."""
-    kinds: dict[str, str] = {}
-    if "accelerate" in config.stages:
-        kinds["accelerator"] = config.accelerator
-    if "online" in config.stages or config.cloning.enabled:
-        kinds["transformer"] = config.transformer
     return TeamConfig(
         seed=config.seed,
         num_envs=config.env.num_envs,
         normalize_obs=config.env.normalize_obs,
         algorithm=config.algorithm,
-        kinds=kinds,
+        kinds=config.kinds,
+        privileged=config.privileged,
         batch_size=config.batch_size,
         networks=config.networks,
         algorithms=config.algorithms,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PRIVILEGED = "privileged"
+"""The observation key that only the networks of a run named as privileged may read."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:

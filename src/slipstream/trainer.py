@@ -12,7 +12,8 @@ import torch
 from slipstream import checkpoint
 from slipstream.allocator import keep_freed_memory
 from slipstream.config import RunConfig, team_config
-from slipstream.envs.vec_env import VecEnv, make_env
+from slipstream.envs.setup import open_env
+from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import Interrupted, SlipstreamError
 from slipstream.interrupts import first_interrupt_calls
 from slipstream.logger import RunLogger
@@ -72,7 +73,7 @@ class Trainer:
         self.metrics: dict[str, Any] = {}
         self.stopped = self.finished = False
         self.stage = self.team.enter(config.stages[0])
-        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizers)
         self.exact = True
         self.log_position: int | None = None
         if state is not None:
@@ -199,7 +200,7 @@ class Trainer:
         self.stage = self.team.enter("online", before)
         if before.imitation is not None:
             before.imitation.close()
-        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizers)
         self.interaction.begin(self.stage.collector)
         self.referee.hand_over()
         self._remember_best()
@@ -233,9 +234,8 @@ class Trainer:
         self._tell("resume", exactly)
 
     def _make_env(self, num_envs: int, parallel: bool = False) -> VecEnv:
-        limit = self.config.env.max_episode_steps
-        kwargs = {} if limit is None else {"max_episode_steps": limit}
-        return make_env(self.config.env_id, num_envs=num_envs, parallel=parallel, env_kwargs=kwargs)
+        config = self.config
+        return open_env(config.env_id, config.env, num_envs, parallel, bool(config.privileged))
 
     def _keep(self, prefix: str, metrics: dict[str, Any]) -> None:
         for name, value in metrics.items():
@@ -288,8 +288,9 @@ class Trainer:
 
     def _policy(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         product = self.team.product
-        described = describe_policy(self.config, self.env.spec, product)
-        return described, dict(self.team.actors[product].state_dict())
+        actor = self.team.actors[product]
+        described = describe_policy(self.config, self.env.spec, product, actor.inputs.keys)
+        return described, dict(actor.state_dict())
 
     def _save(self) -> None:
         self.seconds["wall"] = time.perf_counter() - self.started_at
@@ -325,7 +326,7 @@ class Trainer:
             self.stage = self.team.enter(state["stage"], self.stage)
         self.team.load_state_dict(state["team"])
         self.stage.load_state_dict(state["stage_state"])
-        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizer)
+        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizers)
         self.referee.load_state_dict(state["referee"])
         for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])

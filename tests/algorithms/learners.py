@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from slipstream.networks import Actor, Critic, NetworksConfig, build_actor, build_critic
+from slipstream.networks import Actor, Critic, NetworksConfig
 from slipstream.networks.mlp import MLPConfig
 from slipstream.spec import EnvSpec
 from slipstream.stages.learners import (
@@ -15,7 +15,7 @@ from slipstream.stages.learners import (
     build_learner,
     frozen_copy,
 )
-from tests.networks.policies import SPEC, critic_config
+from tests.networks.policies import SPEC, actor_of, critic_config, critic_of
 
 
 @dataclass
@@ -38,8 +38,8 @@ def make_learner(
     torch.manual_seed(seed)
     networks = networks or replace(critic_config(memory=memory), mlp=MLPConfig((16, 16)))
     kind_of = algorithm_class(algorithm)
-    actor = build_actor(kind, kind_of.head, spec, networks, None)
-    critic = build_critic(spec, networks, kind_of.critic_layer_norm, None)
+    actor = actor_of(kind, networks, kind_of.head, spec)
+    critic = critic_of(networks, kind_of.critic_layer_norm, spec)
     critic_target = frozen_copy(critic)
     with torch.no_grad():  # so that a mix-up of critic and target shows
         for parameter in critic.parameters():

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from slipstream.algorithms.cloning import Cloning, action_error
-from slipstream.networks import BACKBONES, build_actor, build_critic
+from slipstream.networks import BACKBONES
 from slipstream.networks.heads import HEADS, Deterministic
 from tests.algorithms.batches import random_batch
-from tests.networks.policies import SPEC, critic_config, policy
+from tests.networks.policies import actor_of, critic_config, critic_of, policy
 
 
 def student_and_teacher(head, kind="transformer"):
     teacher = policy("mlp", head)
     torch.manual_seed(4)
-    return build_actor(kind, head, SPEC, critic_config(), None), teacher
+    return actor_of(kind, critic_config(), head), teacher
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -86,7 +86,7 @@ def test_ascent_raises_the_critics_value_and_leaves_the_critic_alone():
     student, teacher = student_and_teacher("deterministic")
     plain, climbing = copy.deepcopy(student), copy.deepcopy(student)
     torch.manual_seed(5)
-    critic = build_critic(SPEC, critic_config(), layer_norm=False, normalizer=None)
+    critic = critic_of(critic_config())
     before = copy.deepcopy(critic.state_dict())
     learners = {
         "plain": Cloning(plain, 3e-3, critic),

@@ -11,9 +11,10 @@ import torch
 from slipstream.envs import probe
 from slipstream.envs.vec_env import make_env
 from slipstream.evaluate import evaluate
-from slipstream.networks import BACKBONES, NetworksConfig
+from slipstream.networks import BACKBONES, NetworksConfig, common_context
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.mlp import MLPConfig
+from slipstream.networks.recurrent import RecurrentConfig
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.replay import ReplayBuffer
 from slipstream.stages.interact import Interaction
@@ -36,7 +37,7 @@ def learn(
     algorithm,
     kind,
     num_updates,
-    memory: Literal["none", "transformer"] = "none",
+    memory: Literal["none", "transformer", "lstm", "gru"] = "none",
     **env_kwargs,
 ):
     """Uniform actions in the probe, then updates: the learner and what it was learnt from."""
@@ -47,6 +48,7 @@ def learn(
         spec=env.spec,
         networks=NetworksConfig(
             mlp=MLPConfig((32,)),
+            recurrent=RecurrentConfig(embed_size=16, hidden_size=16, context_length=5, burn_in=1),
             transformer=TransformerConfig(d_model=16, d_ff=16, n_heads=1),
             critic=CriticConfig(memory=memory, hidden=(32,)),
         ),
@@ -57,13 +59,14 @@ def learn(
         **FIELDS.get(algorithm, {}),
     )
     replay = ReplayBuffer(env.spec, 2_000, env.num_envs)
-    interaction = Interaction(env, replay, None)
+    interaction = Interaction(env, replay, {})
     interaction.begin(made.actor, seed=0)
     for _ in range(200):
         interaction.step(made.actor, made.learner.explore, random=True)
-    context = max(made.actor.context_length, made.critic.context_length)
+    loss_steps = max(made.actor.loss_steps, made.critic.loss_steps)
+    context = common_context((made.actor, made.critic), loss_steps)
     for _ in range(num_updates):
-        made.learner.update(replay.sample(64, context))
+        made.learner.update(replay.sample(64, context, loss_steps))
     return made, replay, context
 
 
@@ -78,7 +81,7 @@ def values(made, replay, context):
 
 @CASES
 def test_a_constant_value(algorithm, kind):
-    _, _, value = values(*learn("ProbeConstant", algorithm, kind, 80))
+    _, _, value = values(*learn("ProbeConstant", algorithm, kind, 120))
     torch.testing.assert_close(value, torch.ones_like(value), rtol=0, atol=0.1)
 
 

@@ -27,7 +27,7 @@ def outputs_of(output):
     return torch.cat(parts, -1)
 
 
-def act_and_store(actor, normalizer):
+def act_and_store(actor, normalizer, moving=True):
     """Act in three environments of random observations, resetting carries as their episodes end.
 
     Returns the replay, and for each observation acted on (told by its first component, which is
@@ -48,7 +48,7 @@ def act_and_store(actor, normalizer):
     replay.begin({"state": obs})
     carry, seen = actor.initial_carry(n), {}
     for t in range(NUM_STEPS):
-        if normalizer is not None:
+        if normalizer is not None and moving:
             normalizer.observe(torch.from_numpy(obs))
         output, carry = actor.step({"state": torch.from_numpy(obs)}, carry)
         for i, row in enumerate(outputs_of(output)):
@@ -85,9 +85,13 @@ def window(batch: Batch, i: int, following: bool):
 def test_acting_equals_training(name, head, normalized):
     normalizer = Normalizer(OBS_DIM) if normalized else None
     actor = policy(name, head, normalizer)
-    replay, seen = act_and_store(actor, normalizer)
+    recurrent = POLICIES[name][0] in ("lstm", "gru")
+    if normalizer is not None and recurrent:
+        # A state keeps what it made of earlier observations: statistics must stand still.
+        normalizer.observe(3 * torch.randn(50, OBS_DIM) + 1)
+    replay, seen = act_and_store(actor, normalizer, moving=not recurrent)
     torch.manual_seed(1)
-    batch = replay.sample(NUM_SAMPLES, actor.context_length)
+    batch = replay.sample(NUM_SAMPLES, NUM_STEPS)  # whole episodes, whatever the context
 
     compared: set[float] = set()
     for i in range(NUM_SAMPLES):
@@ -139,6 +143,8 @@ def test_padding_never_matters(name):
 
     NaN or infinity there would reach the output as 0 x NaN; the replay never pads with them.
     """
+    if name == "mlp-stack3":
+        pytest.skip("a stack reads its padding, which is the episode's first frame")
     actor = policy(name)
     length = actor.context_length
     valid = torch.arange(length) >= torch.arange(length)[:, None]  # every amount of padding

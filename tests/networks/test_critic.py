@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from slipstream.errors import SlipstreamError
-from slipstream.networks import Normalizer, build_critic
+from slipstream.networks import Normalizer
 from slipstream.networks.critic import CriticConfig
 from slipstream.stages.learners import frozen_copy
-from tests.networks.policies import ACTION_DIM, OBS_DIM, SPEC, critic_config
+from tests.networks.policies import ACTION_DIM, OBS_DIM, critic_config, critic_of
 
 
 def sample(length=3, last=1):
@@ -15,12 +15,12 @@ def sample(length=3, last=1):
     return obs, valid, torch.rand(5, last, ACTION_DIM) * 2 - 1
 
 
-@pytest.mark.parametrize("memory", ["none", "transformer"])
+@pytest.mark.parametrize("memory", ["none", "transformer", "lstm", "gru"])
 @pytest.mark.parametrize("last", [1, 3])
 @pytest.mark.parametrize("n_critics", [1, 2, 5])
 def test_shapes_and_members(memory, last, n_critics):
     torch.manual_seed(0)
-    critic = build_critic(SPEC, critic_config(memory=memory, n_critics=n_critics), True, None)
+    critic = critic_of(critic_config(memory=memory, n_critics=n_critics), True)
     obs, valid, action = sample(last=last)
     values = critic(obs, valid, action)
     assert values.shape == (n_critics, 5, last)
@@ -29,7 +29,7 @@ def test_shapes_and_members(memory, last, n_critics):
 
 def test_without_memory_only_the_present_matters():
     torch.manual_seed(0)
-    critic = build_critic(SPEC, critic_config(), False, None)
+    critic = critic_of(critic_config(), False)
     obs, valid, action = sample()
     assert critic.context_length == 1
     present = {"state": obs["state"][:, -1:]}
@@ -38,7 +38,7 @@ def test_without_memory_only_the_present_matters():
 
 def test_with_memory_the_past_matters_and_padding_does_not():
     torch.manual_seed(0)
-    critic = build_critic(SPEC, critic_config(memory="transformer"), False, None)
+    critic = critic_of(critic_config(memory="transformer"), False)
     obs, valid, action = sample()
     values = critic(obs, valid, action)
     assert critic.context_length == 3
@@ -56,15 +56,15 @@ def test_layer_norm_default_and_override():
         (None, False, False),
         (False, True, False),
     ):
-        critic = build_critic(SPEC, critic_config(layer_norm=chosen), default, None)
+        critic = critic_of(critic_config(layer_norm=chosen), default)
         assert critic.ensemble.layer_norm is expected
 
 
 def test_a_target_shares_the_normalizer_and_nothing_else():
     normalizer = Normalizer(OBS_DIM)
-    critic = build_critic(SPEC, critic_config(memory="transformer"), True, normalizer)
+    critic = critic_of(critic_config(memory="transformer"), True, normalizers={"state": normalizer})
     target = frozen_copy(critic)
-    assert target.inputs.normalizer is normalizer
+    assert target.inputs.normalizers["state"] is normalizer
     for one, other in zip(critic.parameters(), target.parameters(), strict=True):
         assert torch.equal(one, other) and one.data_ptr() != other.data_ptr()
         assert one.requires_grad and not other.requires_grad

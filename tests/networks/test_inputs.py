@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from slipstream.errors import SlipstreamError
-from slipstream.networks import NetworksConfig, Normalizer, build_actor
+from slipstream.networks import NetworksConfig, Normalizer
 from slipstream.networks.inputs import StateInput
 from slipstream.spec import ArraySpec, EnvSpec
+from tests.networks.policies import actor_of
 
 
 def test_normalizer_equals_numpy_over_all_data():
@@ -36,7 +37,7 @@ def test_normalizer_survives_saving():
 
 def test_several_keys_lie_side_by_side():
     spec = {"state": ArraySpec((2,)), "goal": ArraySpec((1,))}
-    inputs = StateInput(spec, ("goal", "state"))
+    inputs = StateInput(spec, ("goal", "state"), {})
     obs = {"state": torch.ones(4, 3, 2), "goal": torch.zeros(4, 3, 1)}
     assert inputs.size == 3
     assert inputs.frames(obs)[0, 0].tolist() == [0.0, 1.0, 1.0]
@@ -45,4 +46,4 @@ def test_several_keys_lie_side_by_side():
 def test_an_image_is_refused():
     spec = EnvSpec("test", {"rgb": ArraySpec((8, 8, 3), "uint8")}, (-1.0,), (1.0,))
     with pytest.raises(SlipstreamError, match=r"rgb.*vectors"):
-        build_actor("mlp", "deterministic", spec, NetworksConfig(), None)
+        actor_of("mlp", NetworksConfig(), spec=spec)

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from slipstream.errors import SlipstreamError
-from slipstream.networks import BACKBONES, NetworksConfig, build_actor
+from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.networks.attention import Attention, GRUGate, attention_mask
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.transformer import Block, TransformerBackbone, TransformerConfig
-from tests.networks.policies import OBS_DIM, SPEC, TRANSFORMERS
+from tests.networks.policies import OBS_DIM, TRANSFORMERS, actor_of
 
 SMALL = TRANSFORMERS["transformer-c3-l2-residual"]
 
@@ -103,7 +103,7 @@ def test_gru_gate_is_a_gru_cell():
 def test_dropout_acts_only_where_gradients_flow(gate):
     torch.manual_seed(0)
     config = NetworksConfig(transformer=replace(SMALL, dropout=0.5, gate=gate))
-    actor = build_actor("transformer", "deterministic", SPEC, config, None)
+    actor = actor_of("transformer", config)
     obs, valid = {"state": torch.randn(8, 3, OBS_DIM)}, torch.ones(8, 3, dtype=torch.bool)
     assert not torch.equal(actor(obs, valid).mode, actor(obs, valid).mode)
     with torch.no_grad():  # acting and target values
@@ -140,4 +140,4 @@ def test_impossible_perceptrons_are_refused(hidden):
 
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(SlipstreamError, match="nonesuch.*" + ".*".join(BACKBONES)):
-        build_actor("nonesuch", "deterministic", SPEC, NetworksConfig(), None)
+        actor_of("nonesuch", NetworksConfig())

@@ -262,12 +262,12 @@ def test_an_episode_without_a_step_leaves_no_row():
     assert recorder.replay.sample(1).window["state"][0, :, 1].tolist() == [1, 1]
 
 
-def test_loss_mask_counts_valid_trailing_steps_after_the_burn_in():
+def test_loss_mask_counts_valid_trailing_steps():
     recorder = one_env()
     for _ in range(3):
         step(recorder)
     generator = torch.Generator().manual_seed(0)
-    batch = recorder.replay.sample(64, 4, loss_steps=4, burn_in=1, generator=generator)
+    batch = recorder.replay.sample(64, 4, loss_steps=3, generator=generator)
     newest = batch.window["state"][:, -1, 2].long().tolist()
     expected = {1: [0, 0, 0, 1], 2: [0, 0, 1, 1], 3: [0, 1, 1, 1]}
     assert set(newest) == set(expected)
@@ -348,7 +348,6 @@ def test_impossible_draws_are_refused():
         ((4, 0), "context_length is 0"),
         ((0,), "batch_size is 0"),
         ((4, 3, 4), "loss_steps is 4: use 1 to 3"),
-        ((4, 3, 1, 3), "burn_in is 3: use 0 to 2"),
     ):
         with pytest.raises(SlipstreamError, match=message):
             recorder.replay.sample(*sizes)  # pyright: ignore[reportArgumentType]

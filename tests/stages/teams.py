@@ -23,6 +23,7 @@ CONFIG = TeamConfig(
     normalize_obs=False,
     algorithm="sac",
     kinds={"accelerator": "mlp", "transformer": "transformer"},
+    privileged=(),
     batch_size=16,
     networks=NetworksConfig(
         mlp=MLPConfig((16,)),
@@ -44,7 +45,7 @@ def make_team(env_id="slipstream/ProbeMemory-v0", **fields) -> tuple[Team, Inter
     env = make_env(env_id, num_envs=config.num_envs)
     team = Team(config, env.spec, lambda: make_env(env_id))
     stage = team.enter("accelerate" if "accelerator" in config.kinds else "online")
-    interaction = Interaction(env, team.replay, team.normalizer)
+    interaction = Interaction(env, team.replay, team.normalizers)
     interaction.begin(stage.collector, seed=0)
     for _ in range(30):
         interaction.step(stage.collector, stage.learner.explore)

@@ -22,9 +22,7 @@ def error_of(team):
     batch = team.replay.sample(200, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         student = team.actors["transformer"](batch.obs, batch.obs_valid).mode
-        teacher = team.actors["accelerator"](
-            batch.trailing(1).obs, batch.trailing(1).obs_valid
-        ).mode
+        teacher = team.actors["accelerator"](batch.obs, batch.obs_valid).mode
     return float((student - teacher).square().mean())
 
 
@@ -92,7 +90,7 @@ def test_own_episodes_are_those_of_the_student_and_counted():
     batch = imitation.extra.sample(50, 3)
     with torch.no_grad():
         own = team.actors["transformer"](batch.obs, batch.obs_valid).mode
-        teacher = team.actors["accelerator"](batch.trailing(1).obs, batch.trailing(1).obs_valid)
+        teacher = team.actors["accelerator"](batch.obs, batch.obs_valid)
     torch.testing.assert_close(batch.action[:, -1:], own)
     torch.testing.assert_close(imitation._label(batch).mode, teacher.mode)
 

@@ -8,10 +8,10 @@ import torch
 
 from slipstream.envs.probe import identity_envs, identity_reward
 from slipstream.envs.vec_env import make_env
-from slipstream.networks import Normalizer, build_actor
+from slipstream.networks import Normalizer
 from slipstream.replay import ReplayBuffer
 from slipstream.stages.interact import Interaction, random_action, rollout
-from tests.networks.policies import critic_config
+from tests.networks.policies import actor_of, critic_config
 
 LENGTHS = ((3, 5, 1), (4,), (1, 2, 7))
 
@@ -19,9 +19,10 @@ LENGTHS = ((3, 5, 1), (4,), (1, 2, 7))
 def make_interaction(kind="transformer", normalizer=None, endings=("terminated", "truncated")):
     env = make_env(identity_envs(LENGTHS, endings))
     torch.manual_seed(0)
-    actor = build_actor(kind, "deterministic", env.spec, critic_config(), normalizer)
+    normalizers = {} if normalizer is None else {"state": normalizer}
+    actor = actor_of(kind, critic_config(), spec=env.spec, normalizers=normalizers)
     replay = ReplayBuffer(env.spec, 300, env.num_envs)
-    interaction = Interaction(env, replay, normalizer)
+    interaction = Interaction(env, replay, normalizers)
     interaction.begin(actor, seed=0)
     return interaction, actor
 
@@ -135,8 +136,8 @@ def test_goes_on_after_saving_as_if_never_saved(env_id):
     def make():
         env = make_env(env_id, num_envs=2)
         torch.manual_seed(0)
-        actor = build_actor("transformer", "deterministic", env.spec, critic_config(), None)
-        interaction = Interaction(env, ReplayBuffer(env.spec, 100, 2), None)
+        actor = actor_of("transformer", critic_config(), spec=env.spec)
+        interaction = Interaction(env, ReplayBuffer(env.spec, 100, 2), {})
         interaction.begin(actor, seed=3)
         return interaction, actor
 
@@ -174,7 +175,7 @@ def test_an_environment_that_cannot_be_restored_begins_anew():
 
 def test_rollout_runs_whole_episodes_and_counts_their_steps():
     env = make_env(identity_envs([(3, 5, 1)]))
-    actor = build_actor("mlp", "deterministic", env.spec, critic_config(), None)
+    actor = actor_of("mlp", critic_config(), spec=env.spec)
     replay = ReplayBuffer(env.spec, 100)
     num_steps, returns = rollout(env, actor, replay, 3, seed=0)
     assert num_steps == 9 == replay.num_transitions()

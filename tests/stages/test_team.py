@@ -1,12 +1,12 @@
 """What is handed over at the switch, and what is not."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from slipstream.algorithms.td3 import TD3
-from slipstream.networks import NetworksConfig
 from slipstream.networks.critic import CriticConfig
 from slipstream.stages.learners import ALGORITHMS
 from slipstream.stages.online import OnlineConfig
@@ -126,11 +126,12 @@ def test_the_accelerator_alone_has_no_clone():
 
 def test_the_normalizer_is_one_for_all():
     team, _, stage = make_team(normalize_obs=True)
-    assert team.normalizer is not None and team.normalizer.count == 31  # the first one included
+    assert team.normalizers["state"].count == 31  # the first one included
     stage.learn(2)
     online = team.enter("online", stage)
     for module in team.modules().values():
-        assert module.inputs.normalizer is team.normalizer  # pyright: ignore[reportAttributeAccessIssue]
+        shared = module.get_submodule("inputs.normalizers.state")
+        assert shared is team.normalizers["state"]
     online.learn(1)
 
 
@@ -157,11 +158,7 @@ def _flat_state(state):
 
 
 def test_windows_are_as_long_as_the_longest_memory():
-    memory = NetworksConfig(
-        CONFIG.networks.mlp,
-        CONFIG.networks.transformer,
-        CriticConfig(memory="transformer", hidden=(8,)),
-    )
+    memory = replace(CONFIG.networks, critic=CriticConfig(memory="transformer", hidden=(8,)))
     team, _, stage = make_team(networks=memory)
     assert stage.context_length == 3 == team.critic.context_length
     assert stage.collector.context_length == 1

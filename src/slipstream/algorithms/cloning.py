@@ -12,6 +12,7 @@ from slipstream.algorithms.interfaces import (
     StochasticOutput,
 )
 from slipstream.algorithms.optim import FusedAdam
+from slipstream.algorithms.targets import loss_columns, masked_mean
 from slipstream.batch import Batch
 
 LOG_STD_WEIGHT = 0.1
@@ -42,32 +43,34 @@ class Cloning:
         self.num_updates = 0
 
     def update(self, batch: Batch, label: PolicyOutput | Tensor) -> dict[str, Tensor]:
-        """One step towards the labels of each window's last step.
+        """One step towards the labels of each window's last steps.
 
         Args:
-            batch: windows; only `obs` and its validity are read.
-            label: the teacher's output at the last step, (B, 1, A), or bare actions (B, 1, A). A
-                squashed Gaussian is cloned whole: mode and log-std.
+            batch: windows; only `obs`, its validity and the mask are read.
+            label: the teacher's output at the `loss_steps` last steps, (B, L, A), or bare actions.
+                A squashed Gaussian is cloned whole: mode and log-std.
 
         Returns:
             The detached `loss` and `action_error`, the mean squared difference of actions.
         """
-        output = self.student(batch.obs, batch.obs_valid, 1)
+        *_, mask = loss_columns(batch)
+        output = self.student(batch.obs, batch.obs_valid, batch.loss_steps)
         action = label if isinstance(label, Tensor) else label.mode
-        action_error = (output.mode - action.detach()).square().mean()
+        action_error = masked_mean((output.mode - action.detach()).square().mean(-1), mask)
         loss = action_error
         log_std: Tensor | None = getattr(label, "log_std", None)
         if log_std is not None:
             # In action space plus log-std rather than a KL divergence: where tanh saturates, two
             # Gaussians far apart are the same policy.
             own = cast("StochasticOutput", output).log_std
-            spread = (own - log_std.detach()).square().mean()
+            spread = masked_mean((own - log_std.detach()).square().mean(-1), mask)
             loss = loss + LOG_STD_WEIGHT * spread
         if self.critic is not None and self.ascent:
             q = self.critic(batch.obs, batch.obs_valid, output.mode, members=1)[0]
             # Divided by its own size, as in TD3+BC (Fujimoto and Gu 2021), which the paper does
             # not: a fixed weight means something else on each task and at each moment.
-            loss = loss - self.ascent * q.mean() / q.detach().abs().mean()
+            rise = masked_mean(q, mask) / masked_mean(q.detach().abs(), mask)
+            loss = loss - self.ascent * rise
         self.optimizer.minimize(loss)
         self.num_updates += 1
         return {"loss": loss.detach(), "action_error": action_error.detach()}

@@ -39,6 +39,10 @@ class DeterministicActor(Protocol):
         """What an optimizer moves."""
         ...
 
+    def memory_parameters(self) -> Iterable[nn.Parameter]:
+        """Those of them that belong to a memory."""
+        ...
+
 
 class StochasticActor(Protocol):
     """obs key -> (B, T, *), valid (B, T) -> the distribution at the `last` steps."""
@@ -49,6 +53,10 @@ class StochasticActor(Protocol):
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """What an optimizer moves."""
+        ...
+
+    def memory_parameters(self) -> Iterable[nn.Parameter]:
+        """Those of them that belong to a memory."""
         ...
 
 
@@ -63,4 +71,8 @@ class EnsembleCritic(Protocol):
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """What an optimizer moves."""
+        ...
+
+    def memory_parameters(self) -> Iterable[nn.Parameter]:
+        """Those of them that belong to a memory."""
         ...

@@ -15,9 +15,22 @@ class FusedAdam:
     in, so that nothing is accumulated or zeroed.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter | Tensor], lr: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter | Tensor],
+        lr: float,
+        apart: Iterable[nn.Parameter | Tensor] = (),
+        apart_lr: float | None = None,
+    ) -> None:
+        """Move `parameters` at `lr`; those that are also in `apart` at `apart_lr`, unless None."""
         self.parameters = list(parameters)
-        self.lr = lr
+        ids = {id(p) for p in apart} if apart_lr is not None else set[int]()
+        rates = {True: lr if apart_lr is None else apart_lr, False: lr}
+        self.groups: list[tuple[float, list[int]]] = []
+        for is_apart, rate in rates.items():
+            which = [i for i, p in enumerate(self.parameters) if (id(p) in ids) is is_apart]
+            if which:
+                self.groups.append((rate, which))
         self.exp_avg = [torch.zeros_like(p) for p in self.parameters]
         self.exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
         self.num_steps = torch.zeros((), device=self.parameters[0].device)
@@ -30,22 +43,24 @@ class FusedAdam:
     def step(self, grads: Iterable[Tensor]) -> None:
         """One step along given gradients, in the order of the parameters."""
         self.num_steps += 1
-        torch._fused_adam_(  # pyright: ignore
-            self.parameters,
-            # The kernel walks the memory of both in step: a transposed gradient would be scrambled.
-            [grad.contiguous() for grad in grads],
-            self.exp_avg,
-            self.exp_avg_sq,
-            [],
-            [self.num_steps] * len(self.parameters),
-            lr=self.lr,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+        # The kernel walks the memory of both in step: a transposed gradient would be scrambled.
+        grads = [grad.contiguous() for grad in grads]
+        for lr, which in self.groups:
+            torch._fused_adam_(  # pyright: ignore
+                [self.parameters[i] for i in which],
+                [grads[i] for i in which],
+                [self.exp_avg[i] for i in which],
+                [self.exp_avg_sq[i] for i in which],
+                [],
+                [self.num_steps] * len(which),
+                lr=lr,
+                beta1=0.9,
+                beta2=0.999,
+                weight_decay=0.0,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Moments, in the order of the parameters, and the step count."""

@@ -32,6 +32,10 @@ class SACConfig:
     """Learning rate of the policy."""
     critic_lr: float = 1e-3
     """Learning rate of the critics."""
+    memory_lr: float | None = None
+    """Learning rate of what remembers in policy and critics (LSTM, GRU, transformer) where it is to
+    differ from the rest: a recurrent encoder can need a far smaller one (RESeL, arXiv 2405.15384);
+    None for no difference."""
     alpha_lr: float = 1e-3
     """Learning rate of the temperature."""
 
@@ -46,6 +50,8 @@ class SACConfig:
                 raise SlipstreamError(
                     f"sac.{name} is {getattr(self, name)}; it must not be negative"
                 )
+        if self.memory_lr is not None and not self.memory_lr >= 0:
+            raise SlipstreamError(f"sac.memory_lr is {self.memory_lr}; it must not be negative")
         if not self.alpha > 0:
             raise SlipstreamError(f"sac.alpha is {self.alpha}; it must be positive")
 
@@ -70,8 +76,12 @@ class SAC:
         self.actor_parameters = list(actor.parameters())
         self.critic_parameters = list(critic.parameters())
         self.critic_target_parameters = list(critic_target.parameters())
-        self.actor_optimizer = FusedAdam(self.actor_parameters, config.actor_lr)
-        self.critic_optimizer = FusedAdam(self.critic_parameters, config.critic_lr)
+        self.actor_optimizer = FusedAdam(
+            self.actor_parameters, config.actor_lr, actor.memory_parameters(), config.memory_lr
+        )
+        self.critic_optimizer = FusedAdam(
+            self.critic_parameters, config.critic_lr, critic.memory_parameters(), config.memory_lr
+        )
         self.alpha_optimizer = FusedAdam([log_alpha], config.alpha_lr)
         self.num_updates = 0
 

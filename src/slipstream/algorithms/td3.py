@@ -33,6 +33,10 @@ class TD3Config:
     """Learning rate of the policy."""
     critic_lr: float = 1e-3
     """Learning rate of the critics."""
+    memory_lr: float | None = None
+    """Learning rate of what remembers in policy and critics (LSTM, GRU, transformer) where it is to
+    differ from the rest: a recurrent encoder can need a far smaller one (RESeL, arXiv 2405.15384);
+    None for no difference."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for a setting that cannot work."""
@@ -51,6 +55,8 @@ class TD3Config:
                 raise SlipstreamError(
                     f"td3.{name} is {getattr(self, name)}; it must not be negative"
                 )
+        if self.memory_lr is not None and not self.memory_lr >= 0:
+            raise SlipstreamError(f"td3.memory_lr is {self.memory_lr}; it must not be negative")
         if self.policy_delay < 1:
             raise SlipstreamError(f"td3.policy_delay is {self.policy_delay}; it must be at least 1")
 
@@ -74,8 +80,12 @@ class TD3:
         self.critic, self.critic_target = critic, critic_target
         self.actor_parameters = list(actor.parameters())
         self.critic_parameters = list(critic.parameters())
-        self.actor_optimizer = FusedAdam(self.actor_parameters, config.actor_lr)
-        self.critic_optimizer = FusedAdam(self.critic_parameters, config.critic_lr)
+        self.actor_optimizer = FusedAdam(
+            self.actor_parameters, config.actor_lr, actor.memory_parameters(), config.memory_lr
+        )
+        self.critic_optimizer = FusedAdam(
+            self.critic_parameters, config.critic_lr, critic.memory_parameters(), config.memory_lr
+        )
         self.actor_target_parameters = list(actor_target.parameters())
         self.critic_target_parameters = list(critic_target.parameters())
         self.num_updates = 0

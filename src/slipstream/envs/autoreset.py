@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from slipstream.envs.recorder import SUCCESS_KEYS
-from slipstream.envs.spaces import to_numpy
+from slipstream.envs.spaces import stack_obs, to_numpy
 from slipstream.errors import SlipstreamError
 
 
@@ -30,7 +30,7 @@ def autoreset_mode(vector_env: VectorEnv[Any, Any, Any], env_id: str) -> Autores
         ) from error
 
 
-def final_obs(infos: Mapping[str, Any], done: np.ndarray, env_id: str) -> np.ndarray:
+def final_obs(infos: Mapping[str, Any], done: np.ndarray, env_id: str) -> Any:
     """The last observations of the episodes that just ended.
 
     gymnasium >= 1.0 keeps them under `final_obs`, one array for each environment; older vector
@@ -42,7 +42,7 @@ def final_obs(infos: Mapping[str, Any], done: np.ndarray, env_id: str) -> np.nda
         env_id: name for the error message.
 
     Returns:
-        (N, *), meaningful in the rows where `done`.
+        (N, *), or a mapping of such arrays, meaningful in the rows where `done`.
 
     Raises:
         SlipstreamError: `infos` holds none.
@@ -54,13 +54,10 @@ def final_obs(infos: Mapping[str, Any], done: np.ndarray, env_id: str) -> np.nda
             "'final_observation' in infos): set metadata['autoreset_mode'] of the vector "
             "environment to the mode that it follows"
         )
-    final = to_numpy(final)
-    if final.dtype != object:
+    if isinstance(final, Mapping) or to_numpy(final).dtype != object:
         return final
     filler = final[np.argmax(done)]
-    return np.stack(
-        [to_numpy(row if ended else filler) for row, ended in zip(final, done, strict=True)]
-    )
+    return stack_obs([row if ended else filler for row, ended in zip(final, done, strict=True)])
 
 
 def success_flag(infos: Mapping[str, Any], i: int | np.intp, done: bool) -> bool | None:

@@ -58,7 +58,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         obs, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
             # The reset that follows at once may overwrite the buffer that the env returned.
-            obs = np.array(obs)
+            obs = _copy(obs)
         self._obs = obs
         self._return += float(reward)
         flags = {key: bool(info[key]) for key in SUCCESS_KEYS if key in info}
@@ -76,7 +76,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             "seed": None if self._seed is None else int(self._seed),
             "rng_before_reset": self._rng_before_reset,
             "actions": np.array(self._actions, dtype).reshape(len(self._actions), *shape),
-            "obs": np.array(self._obs),
+            "obs": _copy(self._obs),
             "episode_return": self._return,
             "rng": self._rng_state(),
         }
@@ -105,11 +105,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             _, _, terminated, truncated, _ = self.step(action.copy())
             if terminated or truncated:
                 return False
-        saved, obs = np.asarray(state["obs"]), np.asarray(self._obs)
         return (
-            obs.dtype == saved.dtype
-            and obs.shape == saved.shape
-            and obs.tobytes() == saved.tobytes()
+            _identical(self._obs, state["obs"])
             and self._return == state["episode_return"]
             and _same(self._rng_state(), state["rng"])
         )
@@ -124,6 +121,22 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
             self.unwrapped.np_random = generator
         generator.bit_generator.state = state
+
+
+def _copy(obs: Any) -> Any:
+    """An observation of arrays of its own: one array, or a dict of them."""
+    if isinstance(obs, dict):
+        return {key: _copy(value) for key, value in obs.items()}
+    return np.array(obs)
+
+
+def _identical(a: Any, b: Any) -> bool:
+    """Whether two observations are equal bit for bit."""
+    if isinstance(a, dict) or isinstance(b, dict):
+        same_keys = isinstance(a, dict) and isinstance(b, dict) and set(a) == set(b)
+        return same_keys and all(_identical(a[key], b[key]) for key in a)
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,5 +1,6 @@
 """What observation and action spaces are understood, and how they become plain arrays."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,32 +11,68 @@ from slipstream.spec import ArraySpec
 
 
 def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]:
-    """Name and shape the one observation that an environment shows.
+    """Name and shape the observations that an environment shows.
 
     Args:
         space: the observation space of a single environment.
         env_id: the environment's name, for error messages.
 
     Returns:
-        `{"rgb": (H, W, C) uint8}` for an image, else `{"state": (n,) float32}`, flattened.
+        `{"rgb": (H, W, C) uint8}` for an image, `{"state": (n,) float32}`, flattened, for any other
+        Box, and for a Dict of Boxes each of its keys in the same way.
 
     Raises:
-        SlipstreamError: the space is not a Box.
+        SlipstreamError: the space is neither a Box nor a Dict of Boxes.
     """
+    if isinstance(space, gym.spaces.Dict) and space.spaces:
+        return {
+            str(key): _array_spec(part, f"{env_id} (key {key!r})")
+            for key, part in space.spaces.items()
+        }
+    array = _array_spec(space, env_id)
+    return {"rgb" if array.dtype == "uint8" else "state": array}
+
+
+def _array_spec(space: gym.Space[Any], where: str) -> ArraySpec:
     if not isinstance(space, gym.spaces.Box):
-        remedy = "wrap the environment so that it returns one array"
+        remedy = "wrap the environment so that it returns one array, or a dict of arrays"
         if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple | gym.spaces.Discrete):
             remedy = (
                 "pass a function that returns the environment wrapped in "
                 "gymnasium.wrappers.FlattenObservation"
             )
         raise SlipstreamError(
-            f"{env_id} has the observation space {_one_line(space)}, but only Box observations "
-            f"(vectors, or uint8 images) are supported: {remedy}"
+            f"{where} has the observation space {_one_line(space)}, but only Box observations "
+            f"(vectors, or uint8 images) and Dicts of them are supported: {remedy}"
         )
     if space.dtype == np.uint8 and len(space.shape) == 3:
-        return {"rgb": ArraySpec(tuple(space.shape), "uint8")}
-    return {"state": ArraySpec((int(np.prod(space.shape)),))}
+        return ArraySpec(tuple(space.shape), "uint8")
+    return ArraySpec((int(np.prod(space.shape)),))
+
+
+def to_obs(raw: Any, spec: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
+    """Raw observations of several environments as owned arrays, key -> (rows, *).
+
+    Args:
+        raw: one array (rows, *) or tensor, or a mapping of them; the row count is the caller's.
+        spec: the keys to fill.
+    """
+    parts = raw if isinstance(raw, Mapping) else {next(iter(spec)): raw}
+    obs: dict[str, np.ndarray] = {}
+    for key, array in spec.items():
+        rows = to_numpy(parts[key])
+        # Always a copy: vector environments write the next step into the same buffer. An overflow
+        # to infinity is reported by the check that follows.
+        with np.errstate(over="ignore"):
+            obs[key] = np.array(rows, array.dtype).reshape(len(rows), *array.shape)
+    return obs
+
+
+def stack_obs(rows: Sequence[Any]) -> Any:
+    """Raw observations of single environments as a batch of the same structure."""
+    if isinstance(rows[0], Mapping):
+        return {key: stack_obs([row[key] for row in rows]) for key in rows[0]}
+    return np.stack([to_numpy(row) for row in rows])
 
 
 class ActionScale:

@@ -10,10 +10,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from slipstream.envs.autoreset import autoreset_mode, final_obs, success_flag
 from slipstream.envs.registry import EnvFactory, env_factories, record
-from slipstream.envs.spaces import ActionScale, observation_spec, to_numpy
+from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy, to_obs
 from slipstream.envs.step_result import Episode, StepResult
 from slipstream.errors import SlipstreamError
-from slipstream.spec import EnvSpec
+from slipstream.spec import ArraySpec, EnvSpec
 
 __all__ = ["EnvFactory", "Episode", "StepResult", "VecEnv", "make_env"]
 
@@ -22,7 +22,8 @@ class VecEnv:
     """N environments that act in [-1, 1] and never hide an episode's last observation.
 
     Understands gymnasium's three auto-reset modes and the older `final_observation` key (also
-    ManiSkill's). Observations become `{"state": (N, n) float32}` or `{"rgb": (N, H, W, C) uint8}`.
+    ManiSkill's). Observations become `{"state": (N, n) float32}` or `{"rgb": (N, H, W, C) uint8}`;
+    a Dict of Boxes keeps its keys.
 
     Attributes:
         spec: names, shapes and bounds of a single environment.
@@ -37,13 +38,22 @@ class VecEnv:
     current_obs: dict[str, np.ndarray]
     restarted: np.ndarray
 
-    def __init__(self, vector_env: VectorEnv[Any, Any, Any], *, recorded: bool = False) -> None:
+    def __init__(
+        self,
+        vector_env: VectorEnv[Any, Any, Any],
+        *,
+        recorded: bool = False,
+        prev_action: bool = False,
+        prev_reward: bool = False,
+    ) -> None:
         """Wrap a vector environment; see `make_env` to build one that can be restored exactly.
 
         Args:
             vector_env: any gymnasium vector environment; closed together with this adapter.
             recorded: every environment in it is an `EpisodeRecorder`, so that its running episodes
                 can be saved and restored.
+            prev_action: add the key "prev_action" (N, A), in [-1, 1]; zeros at an episode's start.
+            prev_reward: add the key "prev_reward" (N, 1); zero at an episode's start.
 
         Raises:
             SlipstreamError: a space or auto-reset mode that is not supported.
@@ -52,9 +62,16 @@ class VecEnv:
         self._vector_env = vector_env
         self._recorded = recorded
         name, max_episode_steps = _describe(vector_env, recorded)
-        obs_spec = observation_spec(vector_env.single_observation_space, name)
+        self._shown = observation_spec(vector_env.single_observation_space, name)
         self._action_scale = ActionScale(vector_env.single_action_space, name)
         low, high = self._action_scale.low.tolist(), self._action_scale.high.tolist()
+        self._previous: dict[str, np.ndarray] = {}
+        if prev_action:
+            self._previous["prev_action"] = np.zeros((self.num_envs, len(low)), np.float32)
+        if prev_reward:
+            self._previous["prev_reward"] = np.zeros((self.num_envs, 1), np.float32)
+        added = {key: ArraySpec(value.shape[1:]) for key, value in self._previous.items()}
+        obs_spec = {**self._shown, **added}
         self.spec = EnvSpec(name, obs_spec, tuple(low), tuple(high), max_episode_steps)
         self._autoreset_mode = autoreset_mode(vector_env, name)
         self.current_obs = {}
@@ -89,6 +106,7 @@ class VecEnv:
         self.restarted = np.zeros(self.num_envs, bool)
         self.current_obs = self._convert(raw_obs)
         self._check_obs(self.current_obs)
+        self._add_previous(self.current_obs, np.ones(self.num_envs, bool))
         return self.current_obs
 
     def step(self, action: np.ndarray) -> StepResult:
@@ -130,6 +148,10 @@ class VecEnv:
         self._check_obs(next_obs)
         if obs is not next_obs:
             self._check_obs(obs, first=done)
+        if self._previous:
+            self._keep_previous(action, reward)
+            self._add_previous(next_obs, ~acted)
+            self._add_previous(obs, started)
         if infos:
             self._note_success(infos, acted, done)
         episodes = tuple(self._end_episode(i) for i in np.flatnonzero(done)) if any_done else ()
@@ -158,6 +180,7 @@ class VecEnv:
             "episode_return": self._episode_return.copy(),
             "episode_length": self._episode_length.copy(),
             "success": self._success.copy(),
+            "previous": {key: self.current_obs[key] for key in self._previous},
             "sub_envs": None if states is None else {str(i): s for i, s in enumerate(states)},
         }
 
@@ -194,7 +217,10 @@ class VecEnv:
         self._episode_return = np.where(exact, state["episode_return"], 0.0)
         self._episode_length = np.where(exact, state["episode_length"], 0)
         self._success = np.where(exact, state["success"], -1).astype(np.int8)
-        self.current_obs = self._convert(np.stack([obs for obs, _ in results]))
+        self.current_obs = self._convert(stack_obs([obs for obs, _ in results]))
+        for key in self._previous:
+            self._previous[key] = np.array(state["previous"][key])
+        self._add_previous(self.current_obs, ~exact)
         self.restarted = ~exact
         return bool(exact.all())
 
@@ -257,12 +283,17 @@ class VecEnv:
 
     def _convert(self, raw_obs: Any) -> dict[str, np.ndarray]:
         """Raw observations (rows, *) to owned arrays; the row count is the caller's."""
-        ((key, spec),) = self.spec.obs.items()
-        raw = to_numpy(raw_obs)
-        # Always a copy: vector environments write the next step into the same buffer. An overflow
-        # to infinity is reported by the check that follows.
-        with np.errstate(over="ignore"):
-            return {key: np.array(raw, spec.dtype).reshape(len(raw), *spec.shape)}
+        return to_obs(raw_obs, self._shown)
+
+    def _keep_previous(self, action: np.ndarray, reward: np.ndarray) -> None:
+        for key in self._previous:
+            value = np.clip(action, -1, 1) if key == "prev_action" else reward[:, None]
+            self._previous[key] = np.asarray(value, np.float32)
+
+    def _add_previous(self, obs: dict[str, np.ndarray], zero: np.ndarray) -> None:
+        """Add previous actions and rewards to observations; zeros in the rows `zero` (N,) bool."""
+        for key, value in self._previous.items():
+            obs[key] = np.where(zero[:, None], np.float32(0), value)
 
     def _check_reward(self, reward: np.ndarray) -> None:
         finite = np.abs(reward) <= np.finfo(np.float32).max  # also false for NaN
@@ -300,6 +331,8 @@ def make_env(
     num_envs: int = 1,
     parallel: bool = False,
     env_kwargs: Mapping[str, Any] | None = None,
+    prev_action: bool = False,
+    prev_reward: bool = False,
 ) -> VecEnv:
     """Make a vectorised environment.
 
@@ -311,6 +344,8 @@ def make_env(
         parallel: one process for each environment.
         env_kwargs: for an id only, keyword arguments of `gymnasium.make`, `max_episode_steps`
             among them.
+        prev_action: show each environment's previous action (see `VecEnv`).
+        prev_reward: show its previous reward.
 
     Raises:
         SlipstreamError: unknown id, missing package, unsupported space, bad `num_envs`.
@@ -321,7 +356,7 @@ def make_env(
                 f"num_envs is {num_envs}, but the vector environment holds {env.num_envs}: leave "
                 "num_envs out"
             )
-        return VecEnv(env)
+        return VecEnv(env, prev_action=prev_action, prev_reward=prev_reward)
     factories = env_factories(env, num_envs, env_kwargs or {})
     # SAME_STEP: no call is spent on a reset. No copies there: the adapter makes its own.
     vector_class = AsyncVectorEnv if parallel else SyncVectorEnv
@@ -332,6 +367,8 @@ def make_env(
             autoreset_mode=AutoresetMode.SAME_STEP,
         ),
         recorded=True,
+        prev_action=prev_action,
+        prev_reward=prev_reward,
     )
 
 

@@ -1,6 +1,6 @@
 """Networks: a policy or critic is an input, a backbone with or without memory, and a head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slipstream.errors import SlipstreamError
@@ -8,9 +8,14 @@ from slipstream.networks.actor import Actor
 from slipstream.networks.critic import Critic, CriticConfig
 from slipstream.networks.heads import HEADS
 from slipstream.networks.inputs import Normalizer, StateInput
-from slipstream.networks.mlp import MLPBackbone, MLPConfig
+from slipstream.networks.memory import Backbone
+from slipstream.networks.mlp import FrameStack, MLPBackbone, MLPConfig
+from slipstream.networks.recurrent import GRUBackbone, LSTMBackbone, RecurrentConfig
 from slipstream.networks.transformer import TransformerBackbone, TransformerConfig
 from slipstream.spec import EnvSpec
+
+Normalizers = Mapping[str, Normalizer]
+"""Observation key -> its running statistics; empty where a run does not normalize."""
 
 
 @dataclass(frozen=True)
@@ -19,46 +24,76 @@ class NetworksConfig:
 
     mlp: MLPConfig = field(default_factory=MLPConfig)
     """The MLP policy."""
+    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
+    """The LSTM and GRU policies (and the memory of a critic that has one)."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     """The transformer policy (and the memory of a critic that has one)."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The twin critics."""
 
 
-BACKBONES = {"mlp": MLPBackbone, "transformer": TransformerBackbone}
-"""Kind -> class; each is built from the NetworksConfig field of the same name."""
+def common_context(networks: Sequence[Actor | Critic], loss_steps: int) -> int:
+    """Steps that a window needs so that all these networks can be trained on its last steps.
+
+    Each of the `loss_steps` last steps needs as much before it as the network that reads furthest
+    back needs before its own first step that counts.
+    """
+    return max(each.context_length - each.loss_steps for each in networks) + loss_steps
+
+
+BACKBONES = {
+    "mlp": (MLPBackbone, "mlp"),
+    "lstm": (LSTMBackbone, "recurrent"),
+    "gru": (GRUBackbone, "recurrent"),
+    "transformer": (TransformerBackbone, "transformer"),
+}
+"""Kind -> class, and the field of NetworksConfig that it is built from."""
+
+
+def build_backbone(kind: str, config: NetworksConfig, input_size: int) -> Backbone:
+    """A network over frames of `input_size` components.
+
+    Raises:
+        SlipstreamError: no such kind.
+    """
+    if kind not in BACKBONES:
+        raise SlipstreamError(f"there is no '{kind}' network; choose one of {', '.join(BACKBONES)}")
+    backbone_class, field_name = BACKBONES[kind]
+    return backbone_class(getattr(config, field_name), input_size)
 
 
 def build_actor(
-    kind: str, head: str, spec: EnvSpec, config: NetworksConfig, normalizer: Normalizer | None
+    kind: str,
+    head: str,
+    spec: EnvSpec,
+    keys: Sequence[str],
+    config: NetworksConfig,
+    normalizers: Normalizers,
 ) -> Actor:
-    """A policy whose backbone is `kind` (BACKBONES) and whose head is `head` (HEADS).
+    """A policy that reads the observations `keys`, with a backbone (BACKBONES) and head (HEADS).
 
     Raises:
-        SlipstreamError: no such backbone.
+        SlipstreamError: no such backbone, or a key that is no vector.
     """
-    if kind not in BACKBONES:
-        raise SlipstreamError(
-            f"there is no '{kind}' policy network; choose one of {', '.join(BACKBONES)}"
-        )
-    inputs = StateInput(spec.obs, _vector_keys(spec.obs), normalizer)
-    backbone = BACKBONES[kind](getattr(config, kind), inputs.size)
+    inputs = StateInput(spec.obs, keys, normalizers)
+    backbone = build_backbone(kind, config, inputs.size)
     return Actor(inputs, backbone, HEADS[head](backbone.feature_size, spec.action_dim))
 
 
 def build_critic(
-    spec: EnvSpec, config: NetworksConfig, layer_norm: bool, normalizer: Normalizer | None
+    spec: EnvSpec,
+    keys: Sequence[str],
+    config: NetworksConfig,
+    layer_norm: bool,
+    normalizers: Normalizers,
 ) -> Critic:
     """Twin critics; `layer_norm` is the algorithm's default where the config leaves it open."""
-    inputs = StateInput(spec.obs, _vector_keys(spec.obs), normalizer)
-    memory = None
-    if config.critic.memory == "transformer":
-        memory = TransformerBackbone(config.transformer, inputs.size)
+    inputs = StateInput(spec.obs, keys, normalizers)
+    if config.critic.memory == "none":
+        memory = FrameStack(config.critic.frame_stack, inputs.size)
+    else:
+        memory = build_backbone(config.critic.memory, config, inputs.size)
     chosen = config.critic.layer_norm
     return Critic(
         inputs, memory, spec.action_dim, config.critic, layer_norm if chosen is None else chosen
     )
-
-
-def _vector_keys(obs_spec: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(obs_spec)

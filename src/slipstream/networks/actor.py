@@ -17,6 +17,7 @@ class Actor(nn.Module):
     """
 
     def __init__(self, inputs: StateInput, backbone: Backbone, head: nn.Module) -> None:
+        """Put the parts together; `inputs.keys` are the observation keys that it reads."""
         super().__init__()
         self.inputs = inputs
         self.backbone = backbone
@@ -24,13 +25,22 @@ class Actor(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Observations the policy sees, the present one included."""
+        """Steps of a training window that it reads, the present one included."""
         return self.backbone.context_length
+
+    @property
+    def loss_steps(self) -> int:
+        """Trailing steps of a training window that count in its loss."""
+        return self.backbone.loss_steps
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """The parameters of its memory; none for an MLP."""
+        return list(self.backbone.memory_parameters())
 
     def forward(self, obs: Obs, valid: Tensor, last: int = 1) -> Deterministic | SquashedGaussian:
         """Obs key -> (B, T, *), valid (B, T) bool -> the policy at the last steps, (B, last, A)."""
@@ -44,8 +54,5 @@ class Actor(nn.Module):
     @torch.no_grad()
     def step(self, obs: Obs, carry: Carry) -> tuple[Deterministic | SquashedGaussian, Carry]:
         """Obs key -> (N, *) -> the policy at this step (N, A), and the memory for the next."""
-        window, valid, carry = self.backbone.step(self.inputs.frames(obs), carry)
-        output = self.head(self.backbone(self.inputs(window), valid, last=1))
-        if isinstance(output, SquashedGaussian):
-            return SquashedGaussian(output.mean[:, 0], output.log_std[:, 0]), carry
-        return Deterministic(output.mode[:, 0]), carry
+        features, carry = self.backbone.step(self.inputs.frames(obs), carry, self.inputs)
+        return self.head(features), carry

@@ -20,12 +20,28 @@ def attention_mask(valid: Tensor, last: int) -> Tensor:
     return ((key <= query) & valid[:, None] | (key == query))[:, None]
 
 
+def turn(x: Tensor, places: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): turn pairs of components by their place.
+
+    Args:
+        x: (B, H, T, K), K even; component i is paired with component i + K / 2.
+        places: (T,) of each step in the window.
+    """
+    half = x.shape[-1] // 2
+    frequency = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = places[:, None] * frequency
+    cos, sin = angle.cos(), angle.sin()
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
 class Attention(nn.Module):
     """Multi-head attention of the last queries on the whole window."""
 
-    def __init__(self, d_model: int, n_heads: int) -> None:
+    def __init__(self, d_model: int, n_heads: int, rotary: bool = False) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.rotary = rotary
         self.query = Linear(d_model, d_model)
         self.key_value = Linear(d_model, 2 * d_model)
         self.output = Linear(d_model, d_model)
@@ -38,6 +54,9 @@ class Attention(nn.Module):
         k, v = self.key_value(x).view(batch, length, 2, heads, width // heads).unbind(2)
         # (B, T, H, D/H) -> (B, H, T, D/H)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if self.rotary:
+            places = torch.arange(length, device=x.device)
+            q, k = turn(q, places[length - last :]), turn(k, places)
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.output(y.transpose(1, 2).reshape(batch, last, width))
 

@@ -10,16 +10,18 @@ from slipstream.batch import Obs
 from slipstream.errors import SlipstreamError
 from slipstream.networks.inputs import StateInput
 from slipstream.networks.memory import Backbone
-from slipstream.networks.mlp import EnsembleMLP, check_hidden
+from slipstream.networks.mlp import EnsembleMLP, check_frame_stack, check_hidden
 
 
 @dataclass(frozen=True)
 class CriticConfig:
     """Twin critics."""
 
-    memory: Literal["none", "transformer"] = "none"
-    """What precedes the critics' MLP: nothing (the last observation), or a transformer with the
-    policy's sizes and weights of its own."""
+    memory: Literal["none", "transformer", "lstm", "gru"] = "none"
+    """What precedes the critics' MLP: nothing, or a network with memory, with a policy's sizes and
+    weights of its own."""
+    frame_stack: int = 1
+    """With memory=none: observations side by side, the present one included."""
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
     layer_norm: bool | None = None
@@ -30,6 +32,7 @@ class CriticConfig:
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no critics."""
         check_hidden("critic.hidden", self.hidden)
+        check_frame_stack("critic.frame_stack", self.frame_stack)
         if self.n_critics < 1:
             raise SlipstreamError(f"critic.n_critics is {self.n_critics}; it must be at least 1")
 
@@ -37,14 +40,14 @@ class CriticConfig:
 class Critic(nn.Module):
     """An ensemble of action values: obs (B, T, *), action (B, L, A) -> (E, B, L).
 
-    With a memory, the members share its features; it is never shared with an actor, whose
+    The members share the features of their memory; it is never shared with an actor, whose
     gradients would interfere (arXiv 2510.13367).
     """
 
     def __init__(
         self,
         inputs: StateInput,
-        memory: Backbone | None,
+        memory: Backbone,
         action_dim: int,
         config: CriticConfig,
         layer_norm: bool,
@@ -52,11 +55,15 @@ class Critic(nn.Module):
         super().__init__()
         self.inputs = inputs
         self.memory = memory
-        self.context_length = 1 if memory is None else memory.context_length
-        feature_size = inputs.size if memory is None else memory.feature_size
+        self.context_length = memory.context_length
+        self.loss_steps = memory.loss_steps
         self.ensemble = EnsembleMLP(
-            config.n_critics, feature_size + action_dim, config.hidden, layer_norm
+            config.n_critics, memory.feature_size + action_dim, config.hidden, layer_norm
         )
+
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """The parameters of its memory; none where it looks at one observation or a stack."""
+        return list(self.memory.memory_parameters())
 
     def forward(
         self, obs: Obs, valid: Tensor, action: Tensor, members: int | None = None
@@ -65,10 +72,6 @@ class Critic(nn.Module):
 
         `members` evaluates only the first few of the ensemble.
         """
-        last = action.shape[1]
-        frames = self.inputs.frames(obs)
-        if self.memory is None:
-            features = self.inputs(frames if frames.shape[1] == last else frames[:, -last:])
-        else:
-            features = self.memory(self.inputs(frames), valid, last)
+        frames = self.inputs(self.inputs.frames(obs))
+        features = self.memory(frames, valid, action.shape[1])
         return self.ensemble(torch.cat([features, action], -1), members)

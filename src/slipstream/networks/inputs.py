@@ -13,8 +13,9 @@ from slipstream.spec import ArraySpec
 class Normalizer(nn.Module):
     """Running mean and variance of one vector observation, kept as buffers beside the weights.
 
-    One normalizer is shared by every network of a run: actors, critics and their targets see the
-    same numbers, and each saved policy carries them. Chan et al.'s parallel update.
+    One normalizer for each key is shared by every network of a run that reads it: actors, critics
+    and their targets see the same numbers, and a saved policy carries those of its own keys. Chan
+    et al.'s parallel update.
     """
 
     mean: Tensor
@@ -52,7 +53,7 @@ class StateInput(nn.Module):
         self,
         obs_spec: Mapping[str, ArraySpec],
         keys: Sequence[str],
-        normalizer: Normalizer | None = None,
+        normalizers: Mapping[str, Normalizer],
     ) -> None:
         super().__init__()
         for key in keys:
@@ -63,8 +64,12 @@ class StateInput(nn.Module):
                     "choose keys that are vectors"
                 )
         self.keys = tuple(keys)
-        self.size = sum(obs_spec[key].shape[0] for key in keys)
-        self.normalizer = normalizer
+        self.sizes = [obs_spec[key].shape[0] for key in keys]
+        self.size = sum(self.sizes)
+        chosen = (
+            {key: normalizers[key] for key in keys if key in normalizers} if normalizers else {}
+        )
+        self.normalizers = nn.ModuleDict(chosen)
 
     def frames(self, obs: Obs) -> Tensor:
         """What a memory keeps of each observation: key -> (..., *) becomes (..., size), raw."""
@@ -78,4 +83,10 @@ class StateInput(nn.Module):
         Kept apart from `frames` so that a memory of raw frames stays right while the statistics
         move.
         """
-        return frames if self.normalizer is None else self.normalizer(frames)
+        if not self.normalizers:
+            return frames
+        parts = [
+            self.normalizers[key](part) if key in self.normalizers else part
+            for key, part in zip(self.keys, frames.split(self.sizes, -1), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import EnsembleLinear, Linear
-from slipstream.networks.memory import Carry
+from slipstream.networks.memory import Carry, Prepare, empty_window, push_frame, windows_before
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,13 @@ class MLPConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
+    frame_stack: int = 1
+    """Observations side by side, the present one included: a short memory without recurrence."""
 
     def __post_init__(self) -> None:
-        """Raise SlipstreamError for widths that make no network."""
+        """Raise SlipstreamError for sizes that make no network."""
         check_hidden("mlp.hidden", self.hidden)
+        check_frame_stack("mlp.frame_stack", self.frame_stack)
 
 
 def check_hidden(name: str, hidden: Sequence[int]) -> None:
@@ -30,31 +33,89 @@ def check_hidden(name: str, hidden: Sequence[int]) -> None:
         raise SlipstreamError(f"{name} is {tuple(hidden)}; give one width of at least 1 a layer")
 
 
-class MLPBackbone(nn.Module):
-    """Features of the present frame alone. ReLU after each layer, as in TD3 and SAC."""
+def check_frame_stack(name: str, frame_stack: int) -> None:
+    """Raise SlipstreamError unless there is at least the present frame."""
+    if frame_stack < 1:
+        raise SlipstreamError(f"{name} is {frame_stack}; it must be at least 1")
 
-    context_length = 1
+
+class FrameStack(nn.Module):
+    """The last S frames side by side, nothing learnt: (B, T, K) -> (B, last, S * K).
+
+    Before an episode's start stands its first frame.
+    """
+
+    loss_steps = 1
+
+    def __init__(self, frame_stack: int, frame_size: int) -> None:
+        super().__init__()
+        self.context_length = frame_stack
+        self.frame_size = frame_size
+        self.feature_size = frame_stack * frame_size
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # knows the device
+
+    def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
+        """Frames (B, T, K), valid (B, T) -> the stacks at the `last` steps (B, last, S * K)."""
+        if self.context_length == 1:
+            return frames if frames.shape[1] == last else frames[:, -last:]
+        windows, _ = windows_before(frames, valid, self.context_length, last)
+        missing = self.context_length - windows.shape[1]
+        if missing > 0:
+            windows = torch.cat([windows[:, :1].expand(-1, missing, -1), windows], 1)
+        return windows.reshape(frames.shape[0], last, self.feature_size)
+
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """None: it learns nothing about time."""
+        return []
+
+    def initial_carry(self, num_envs: int) -> Carry:
+        """An empty window; nothing for a stack of one."""
+        if self.context_length == 1:
+            return {}
+        return empty_window(num_envs, self.context_length, self.frame_size, self.get_buffer("like"))
+
+    def step(self, raw: Tensor, carry: Carry, prepare: Prepare) -> tuple[Tensor, Carry]:
+        """Raw frame (N, K) -> the stack (N, S * K) and the window."""
+        if self.context_length == 1:
+            return prepare(raw), carry
+        carry = push_frame(raw, carry)
+        return prepare(carry["window"]).flatten(1), carry
+
+
+class MLPBackbone(nn.Module):
+    """Features of the present frame, or of a stack. ReLU after each layer, as in TD3 and SAC."""
+
+    loss_steps = 1
 
     def __init__(self, config: MLPConfig, input_size: int) -> None:
         super().__init__()
-        sizes = (input_size, *config.hidden)
+        self.stack = FrameStack(config.frame_stack, input_size)
+        self.context_length = config.frame_stack
+        sizes = (self.stack.feature_size, *config.hidden)
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
         self.feature_size = sizes[-1]
 
     def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
         """Frames (B, T, K), valid (B, T) -> features of the `last` steps (B, last, F)."""
-        x = frames if frames.shape[1] == last else frames[:, -last:]
+        return self._layers(self.stack(frames, valid, last))
+
+    def _layers(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = torch.relu_(layer(x))
         return x
 
-    def initial_carry(self, num_envs: int) -> Carry:
-        """No memory: an empty carry."""
-        return {}
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """None: it learns nothing about time."""
+        return []
 
-    def step(self, raw: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        """Raw frame (N, K) -> the window of one frame (N, 1, K), its validity, and no carry."""
-        return raw[:, None], torch.ones(raw.shape[0], 1, dtype=torch.bool, device=raw.device), carry
+    def initial_carry(self, num_envs: int) -> Carry:
+        """The window of the stack; nothing where there is no stack."""
+        return self.stack.initial_carry(num_envs)
+
+    def step(self, raw: Tensor, carry: Carry, prepare: Prepare) -> tuple[Tensor, Carry]:
+        """Raw frame (N, K) -> features (N, F) and the window of the stack."""
+        stacked, carry = self.stack.step(raw, carry, prepare)
+        return self._layers(stacked), carry
 
 
 class EnsembleMLP(nn.Module):

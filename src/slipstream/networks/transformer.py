@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slipstream.errors import SlipstreamError
 from slipstream.networks.attention import GATES, Attention, attention_mask
 from slipstream.networks.linear import Linear
-from slipstream.networks.memory import Carry, empty_window, push_frame
+from slipstream.networks.memory import Carry, Prepare, empty_window, push_frame, windows_before
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class TransformerConfig:
     """Dropout on each block's output while training."""
     gate: Literal["residual", "gru"] = "residual"
     """How a block's output joins the stream: plain residual, or GTrXL's GRU gate."""
+    position: Literal["learned", "rotary"] = "learned"
+    """How a step knows its place: an embedding learnt for each place in the window, or queries and
+    keys turned by it (RoPE), so that only distances matter."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no transformer."""
@@ -42,6 +45,11 @@ class TransformerConfig:
             raise SlipstreamError(
                 f"transformer.n_heads {self.n_heads} does not divide transformer.d_model "
                 f"{self.d_model}; choose a divisor"
+            )
+        if self.position == "rotary" and self.d_model // self.n_heads % 2:
+            raise SlipstreamError(
+                f"transformer.position is rotary, but a head of {self.d_model // self.n_heads} "
+                "components has no pairs to turn; choose d_model and n_heads so that it is even"
             )
         if not 0 <= self.dropout < 1:
             raise SlipstreamError(f"transformer.dropout is {self.dropout}; it must be in [0, 1)")
@@ -57,7 +65,7 @@ class Block(nn.Module):
         super().__init__()
         d_model = config.d_model
         self.attention_norm = nn.LayerNorm(d_model)
-        self.attention = Attention(d_model, config.n_heads)
+        self.attention = Attention(d_model, config.n_heads, config.position == "rotary")
         self.attention_gate = GATES[config.gate](d_model)
         self.ff_norm = nn.LayerNorm(d_model)
         self.ff_in = Linear(d_model, config.d_ff)
@@ -93,32 +101,47 @@ class TransformerBackbone(nn.Module):
     def __init__(self, config: TransformerConfig, input_size: int) -> None:
         super().__init__()
         self.context_length = config.context_length
+        self.loss_steps = 1
         self.input_size = input_size
         self.feature_size = config.d_model
         self.embed = Linear(input_size, config.d_model)
-        self.position = nn.Parameter(0.02 * torch.randn(config.context_length, config.d_model))
+        self.position = None
+        if config.position == "learned":
+            start = 0.02 * torch.randn(config.context_length, config.d_model)
+            self.position = nn.Parameter(start)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
 
     def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
-        """Frames (B, T, K), valid (B, T) bool, T <= context_length -> (B, last, D)."""
+        """Frames (B, T, K), valid (B, T) bool -> (B, last, D)."""
+        windows, valid = windows_before(frames, valid, self.context_length, last)
+        return self._last_step(windows, valid).view(frames.shape[0], last, self.feature_size)
+
+    def _last_step(self, frames: Tensor, valid: Tensor) -> Tensor:
+        """Frames (B, T, K), valid (B, T), T <= context_length -> the last step's (B, 1, D)."""
         length = frames.shape[1]
-        x = self.embed(frames) + self.position[self.context_length - length :]
+        x = self.embed(frames)
+        if self.position is not None:
+            x = x + self.position[self.context_length - length :]
         for i, block in enumerate(self.blocks):
-            queries = last if i == len(self.blocks) - 1 else length
+            queries = 1 if i == len(self.blocks) - 1 else length
             x = block(x, attention_mask(valid, queries))
         return self.norm(x)
 
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """All of it."""
+        return list(self.parameters())
+
     def initial_carry(self, num_envs: int) -> Carry:
         """An empty window: {"window": (N, C, K), "valid": (N, C)}."""
-        return empty_window(num_envs, self.context_length, self.input_size, self.position)
+        return empty_window(num_envs, self.context_length, self.input_size, self.norm.weight)
 
-    def step(self, raw: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        """Slide the window by one raw frame (N, K).
+    def step(self, raw: Tensor, carry: Carry, prepare: Prepare) -> tuple[Tensor, Carry]:
+        """Slide the window by one raw frame (N, K): features (N, D) and the window.
 
         The window is recomputed at each step. Rolling a cache of keys and values instead is
         another function as soon as there are two layers: cached values would still know
         observations that have left the window.
         """
         carry = push_frame(raw, carry)
-        return carry["window"], carry["valid"], carry
+        return self._last_step(prepare(carry["window"]), carry["valid"])[:, 0], carry

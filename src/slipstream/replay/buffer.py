@@ -172,7 +172,6 @@ class ReplayBuffer:
         batch_size: int,
         context_length: int = 1,
         loss_steps: int = 1,
-        burn_in: int = 0,
         generator: torch.Generator | None = None,
     ) -> Batch:
         """Draw windows uniformly over the transitions that they end with.
@@ -180,8 +179,8 @@ class ReplayBuffer:
         Args:
             batch_size: windows, B.
             context_length: steps in a window, T.
-            loss_steps: how many trailing steps count in the loss.
-            burn_in: how many of the window's first steps never count in the loss.
+            loss_steps: how many trailing steps count in the loss; those before them only warm up
+                a memory.
             generator: source of randomness on the buffer's device; None for torch's global one.
 
         Returns:
@@ -200,8 +199,6 @@ class ReplayBuffer:
             )
         if not 1 <= loss_steps <= context_length:
             raise SlipstreamError(f"loss_steps is {loss_steps}: use 1 to {context_length}")
-        if not 0 <= burn_in < context_length:
-            raise SlipstreamError(f"burn_in is {burn_in}: use 0 to {context_length - 1}")
         last = self._draw(batch_size, context_length, generator)
         reach = self._reach.get(context_length)
         if reach is None:
@@ -218,8 +215,8 @@ class ReplayBuffer:
             reward=self._rows.gather("reward", steps),
             terminated=self._rows.gather("terminated", steps),
             valid=valid,
-            mask=loss_mask(valid, loss_steps, burn_in),
-            loss_steps=min(loss_steps, context_length - burn_in),
+            mask=loss_mask(valid, loss_steps),
+            loss_steps=loss_steps,
         )
 
     def resized(self, capacity: int, keep: int | None = None) -> "ReplayBuffer":

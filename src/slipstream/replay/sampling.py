@@ -77,19 +77,18 @@ def window_rows(row: Index, reach: Index, step: Index, rows_per_env: int) -> Ind
     return index
 
 
-def loss_mask(valid: Tensor, loss_steps: int, burn_in: int = 0) -> Tensor:
+def loss_mask(valid: Tensor, loss_steps: int) -> Tensor:
     """Which steps of a window count in the loss.
 
     Args:
         valid: (B, T + 1) bool.
         loss_steps: how many trailing steps may count.
-        burn_in: how many of the window's first steps only warm up a memory.
 
     Returns:
-        (B, T) float: 1.0 for valid steps among the last `loss_steps`, after the first `burn_in`.
+        (B, T) float: 1.0 for valid steps among the last `loss_steps`.
     """
     num_steps = valid.shape[1] - 1
-    silent = max(num_steps - loss_steps, burn_in)
+    silent = num_steps - loss_steps
     mask = torch.zeros((len(valid), num_steps), device=valid.device)
     mask[:, silent:] = valid[:, silent:-1]
     return mask

@@ -11,7 +11,7 @@ from slipstream.algorithms.cloning import Cloning
 from slipstream.batch import Batch
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
-from slipstream.networks import Actor, Critic
+from slipstream.networks import Actor, Critic, common_context
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.stages.interact import rollout
 
@@ -93,7 +93,7 @@ class Imitation:
         self.student, self.teacher = student, teacher
         self.replay = replay
         self.cloning = Cloning(student, config.lr, critic, config.ascent)
-        self.context_length = max(student.context_length, teacher.context_length)
+        self.context_length = common_context((student, teacher), student.loss_steps)
         self._make_env = make_env
         self._env: VecEnv | None = None
         needs_extra = config.source == "episodes" or config.own_episodes > 0
@@ -144,19 +144,14 @@ class Imitation:
             replay = self.extra
         if replay.num_transitions(self.context_length) == 0:
             return {}
-        batch = replay.sample(self.config.batch_size, self.context_length)
-        narrow = batch.trailing(self.student.context_length)
-        return self.cloning.update(narrow, self._label(batch))
+        batch = replay.sample(self.config.batch_size, self.context_length, self.student.loss_steps)
+        return self.cloning.update(batch, self._label(batch))
 
     def _label(self, batch: Batch) -> Any:
         if self.config.source == "stored":
-            return batch.action[:, -1:]
+            return batch.action[:, -batch.loss_steps :]
         with torch.no_grad():
-            return self.teacher(
-                batch.trailing(self.teacher.context_length).obs,
-                batch.trailing(self.teacher.context_length).obs_valid,
-                1,
-            )
+            return self.teacher(batch.obs, batch.obs_valid, batch.loss_steps)
 
     def _pick_extra(self) -> bool:
         """Half of the updates learn from the student's own states, once there are any."""

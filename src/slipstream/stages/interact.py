@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slipstream.envs.vec_env import StepResult, VecEnv
-from slipstream.networks import Actor, Normalizer
+from slipstream.networks import Actor, Normalizers
 from slipstream.networks.memory import Carry, reset_carry
 from slipstream.replay.buffer import ReplayBuffer
 
@@ -31,13 +31,13 @@ class Interaction:
     Args:
         env: the environments.
         replay: where rows go.
-        normalizer: takes in each observation while it runs; None for none.
+        normalizers: take in each observation while it runs.
     """
 
-    def __init__(self, env: VecEnv, replay: ReplayBuffer, normalizer: Normalizer | None) -> None:
+    def __init__(self, env: VecEnv, replay: ReplayBuffer, normalizers: Normalizers) -> None:
         self.env = env
         self.replay = replay
-        self.normalizer = normalizer
+        self.normalizers = normalizers
         self.carry: Carry = {}
 
     def begin(self, actor: Actor, seed: int | None = None) -> None:
@@ -80,9 +80,8 @@ class Interaction:
         return result
 
     def _observe(self, obs: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
-        if self.normalizer is not None:
-            frames = np.concatenate([value[rows] for value in obs.values()], -1)
-            self.normalizer.observe(torch.as_tensor(frames).to(self.normalizer.mean.device))
+        for key, normalizer in self.normalizers.items():
+            normalizer.observe(torch.as_tensor(obs[key][rows]).to(normalizer.mean.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Running episodes and the collector's memory."""
@@ -112,7 +111,7 @@ def rollout(
     Returns:
         The env steps they took, which count, and their returns.
     """
-    interaction = Interaction(env, replay, None)
+    interaction = Interaction(env, replay, {})
     interaction.begin(actor, seed)
     returns: list[float] = []
     num_steps = 0

@@ -13,7 +13,7 @@ from slipstream.algorithms.targets import hard_copy
 from slipstream.algorithms.td3 import TD3, TD3Config
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
-from slipstream.networks import Actor, Critic, Normalizer
+from slipstream.networks import Actor, Critic
 
 Module = TypeVar("Module", Actor, Critic)
 
@@ -104,9 +104,8 @@ def build_learner(
 
 
 def frozen_copy(module: Module) -> Module:
-    """A target network: equal weights, no gradients, the same normalizer."""
-    normalizer = module.inputs.normalizer
-    memo: dict[int, Normalizer] = {} if normalizer is None else {id(normalizer): normalizer}
-    target = copy.deepcopy(module, memo)
+    """A target network: equal weights, no gradients, the same normalizers."""
+    shared = {id(value): value for value in module.inputs.normalizers.values()}
+    target = copy.deepcopy(module, shared)
     hard_copy(target, module)
     return target

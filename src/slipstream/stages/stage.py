@@ -19,7 +19,8 @@ class Stage:
         learner: moves that actor and the run's critics.
         replay: where it samples.
         batch_size: windows an update.
-        context_length: of actor and critics, whichever is longer.
+        context_length: steps of a window.
+        loss_steps: its trailing steps that count in the loss.
         imitation: clones the transformer from the collector (stage 1), or None.
     """
 
@@ -31,6 +32,7 @@ class Stage:
         replay: ReplayBuffer,
         batch_size: int,
         context_length: int,
+        loss_steps: int,
         imitation: Imitation | None = None,
     ) -> None:
         self.name = name
@@ -39,6 +41,7 @@ class Stage:
         self.replay = replay
         self.batch_size = batch_size
         self.context_length = context_length
+        self.loss_steps = loss_steps
         self.imitation = imitation
 
     @property
@@ -50,7 +53,7 @@ class Stage:
         """Update policy and critics; the newest metrics."""
         metrics: dict[str, Tensor] = {}
         for _ in range(num_updates):
-            batch = self.replay.sample(self.batch_size, self.context_length)
+            batch = self.replay.sample(self.batch_size, self.context_length, self.loss_steps)
             metrics |= self.learner.update(batch)
         return metrics
 

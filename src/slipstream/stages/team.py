@@ -1,4 +1,4 @@
-"""What belongs to a run rather than to a stage: named actors, critics, replay, normalizer."""
+"""What belongs to a run rather than to a stage: named actors, critics, replay, normalizers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +8,16 @@ import torch
 from torch import nn
 
 from slipstream.envs.vec_env import VecEnv
-from slipstream.networks import Actor, NetworksConfig, Normalizer, build_actor, build_critic
+from slipstream.networks import (
+    Actor,
+    NetworksConfig,
+    Normalizer,
+    build_actor,
+    build_critic,
+    common_context,
+)
 from slipstream.replay.buffer import ReplayBuffer
-from slipstream.spec import EnvSpec
+from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.imitation import CloningConfig, Imitation
 from slipstream.stages.learners import (
@@ -32,6 +39,7 @@ class TeamConfig:
     normalize_obs: bool
     algorithm: str
     kinds: dict[str, str]
+    privileged: tuple[str, ...]
     batch_size: int
     networks: NetworksConfig
     algorithms: AlgorithmsConfig
@@ -47,7 +55,7 @@ class Team:
     Attributes:
         actors: "accelerator" and "transformer", those that the run has.
         critic, critic_target: the run's critics.
-        normalizer: shared by every network, or None.
+        normalizers: one for each observation key, shared by every network that reads it.
         replay: rows of the present stage.
     """
 
@@ -55,19 +63,32 @@ class Team:
         self.config = config
         self.spec = spec
         self._make_env = make_env
-        size = sum(value.size for value in spec.obs.values())
-        self.normalizer = Normalizer(size).to(config.device) if config.normalize_obs else None
+        self.normalizers: dict[str, Normalizer] = {}
+        if config.normalize_obs:
+            self.normalizers = {
+                key: Normalizer(value.size).to(config.device) for key, value in spec.obs.items()
+            }
         head = algorithm_class(config.algorithm).head
         self.actors: dict[str, Actor] = {
-            name: build_actor(kind, head, spec, config.networks, self.normalizer).to(config.device)
+            name: build_actor(
+                kind, head, spec, self._keys(name), config.networks, self.normalizers
+            ).to(config.device)
             for name, kind in config.kinds.items()
         }
         self._new_critic()
         self.replay: ReplayBuffer
 
+    def _keys(self, role: str) -> tuple[str, ...]:
+        """The observations that the accelerator, the transformer or the critic reads."""
+        if role in self.config.privileged:
+            return (PRIVILEGED,)
+        return tuple(key for key in self.spec.obs if key != PRIVILEGED)
+
     def _new_critic(self) -> None:
         layer_norm = algorithm_class(self.config.algorithm).critic_layer_norm
-        critic = build_critic(self.spec, self.config.networks, layer_norm, self.normalizer)
+        critic = build_critic(
+            self.spec, self._keys("critic"), self.config.networks, layer_norm, self.normalizers
+        )
         self.critic = critic.to(self.config.device)
         self.critic_target = frozen_copy(self.critic)
 
@@ -102,8 +123,17 @@ class Team:
                 extra_capacity=config.accelerate.replay_capacity,
                 seed=config.seed + 500_000,
             )
-        context = max(collector.context_length, self.critic.context_length)
-        return Stage(name, collector, learner, self.replay, config.batch_size, context, imitation)
+        loss_steps = max(collector.loss_steps, self.critic.loss_steps)
+        return Stage(
+            name,
+            collector,
+            learner,
+            self.replay,
+            config.batch_size,
+            common_context((collector, self.critic), loss_steps),
+            loss_steps,
+            imitation,
+        )
 
     def reenter(self, stage: Stage) -> Stage:
         """The same stage with fresh optimizers, and targets equal to the present policy."""
