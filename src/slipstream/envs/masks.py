@@ -1,0 +1,211 @@
+"""Hiding components of a vector observation, so that a task is only partially observable."""
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from slipstream.errors import SlipstreamError
+
+# Zelezetsky et al. 2025 (arXiv 2509.26137). The kept components, and the sizes of the observation
+# for which they were meant: Ant with and without contact forces begins alike.
+_PAPER: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "HalfCheetah": ((0, 1, 2, 3, 8, 9, 10, 11, 12), (17,)),
+    "Hopper": ((0, 1, 2, 3, 4), (11,)),
+    "Ant": (tuple(range(13)), (27, 105, 111)),
+}
+
+# The v5 tasks that publish no `observation_structure`, from how their `_get_obs` is written:
+# (positions, velocities, size). Tip vectors are left out of the positions: MuJoCo computes them one
+# substep before qpos, so that beside the exact joint angles they would tell the velocities.
+_LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
+    # x; sin and cos of two angles; qvel; constraint force
+    "InvertedDoublePendulum": ((0, 1, 2, 3, 4), (5, 6, 7), 9),
+    # arm qpos; arm qvel; tip; object; goal
+    "Pusher": ((*range(7), *range(17, 23)), tuple(range(7, 14)), 23),
+    # cos and sin of two angles; target; arm qvel; fingertip minus target
+    "Reacher": ((0, 1, 2, 3, 4, 5), (6, 7), 10),
+}
+
+WORDS = ("none", "paper", "positions", "velocities")
+
+
+def mask_indices(mask: str, env: gym.Env[Any, Any]) -> tuple[int, ...]:
+    """Which components of an environment's observation a mask keeps.
+
+    Args:
+        mask: `none` keeps all. `paper` keeps what Zelezetsky et al. (2025) kept of HalfCheetah,
+            Hopper and Ant. `positions` keeps the part of a MuJoCo observation that is made of
+            `qpos`, `velocities` the part made of `qvel`; whatever is neither (contact forces,
+            actuator forces, inertias, velocities of bodies, the tip of an arm) is dropped by both.
+            Anything else is a list of components and ranges, such as `0-3,8-12`, kept in the order
+            in which it is written.
+        env: the environment, possibly wrapped, as long as no wrapper rearranges its observation.
+
+    Returns:
+        Indices into the observation.
+
+    Raises:
+        SlipstreamError: the observation is not a vector, the mask is not known for this
+            environment, or the list is malformed or does not fit.
+    """
+    size = vector_space(env).shape[0]
+    ranges = parse_mask(mask)
+    if ranges is not None:
+        last = max(each[-1] for each in ranges)
+        if last >= size:
+            raise SlipstreamError(
+                f"mask {mask!r} keeps component {last}, but the observation of {env_name(env)} has "
+                f"{size}: use 0 to {size - 1}"
+            )
+        return tuple(index for each in ranges for index in each)
+    if mask == "none":
+        return tuple(range(size))
+    if mask == "paper":
+        return _paper(env, size)
+    positions, velocities = _halves(mask, env, size)
+    return positions if mask == "positions" else velocities
+
+
+def parse_mask(mask: str) -> tuple[range, ...] | None:
+    """Read a mask as far as that is possible without its environment.
+
+    Returns:
+        The listed components as ranges, in the order written; None for one of `WORDS`.
+
+    Raises:
+        SlipstreamError: neither one of `WORDS` nor a list of distinct components.
+    """
+    if mask in WORDS:
+        return None
+    if not mask.strip():
+        raise SlipstreamError(f"the mask is empty: use {', '.join(WORDS)} or a list such as 0-3,8")
+    ranges = tuple(_range(part.strip(), mask) for part in mask.split(","))
+    ordered = sorted(ranges, key=lambda each: each.start)
+    for before, after in pairwise(ordered):
+        if after.start < before.stop:
+            raise SlipstreamError(
+                f"mask {mask!r} names component {after.start} twice: name each component once"
+            )
+    return ranges
+
+
+class MaskObservation(gym.ObservationWrapper[np.ndarray, Any, np.ndarray]):
+    """Shows some components of a vector observation, (n,) -> (len(kept),)."""
+
+    def __init__(self, env: gym.Env[np.ndarray, Any], kept: Iterable[int]) -> None:
+        """Cut the observation space down.
+
+        Args:
+            env: an environment with a vector observation.
+            kept: indices into it, from `mask_indices`; they are shown in this order.
+
+        Raises:
+            SlipstreamError: the observation is not a vector.
+        """
+        super().__init__(env)
+        space = vector_space(env)
+        self.kept = np.array(tuple(kept), np.intp)
+        # Any: gymnasium's annotation asks for a type where every dtype works.
+        dtype: Any = space.dtype
+        self.observation_space = gym.spaces.Box(
+            space.low[self.kept], space.high[self.kept], dtype=dtype
+        )
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """The kept components, in an array of their own."""
+        return observation[self.kept]
+
+
+def vector_space(env: gym.Env[Any, Any]) -> gym.spaces.Box:
+    """The observation space of an environment that shows vectors.
+
+    Raises:
+        SlipstreamError: the space is not a Box of one dimension.
+    """
+    space = env.observation_space
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        return space
+    shape = (
+        f"{type(space).__name__} of shape {space.shape}" if space.shape else type(space).__name__
+    )
+    raise SlipstreamError(
+        f"{env_name(env)} has a {shape} observation, but only a vector (a Box of one dimension) "
+        "can be masked, disturbed or kept beside the full one: pass a function that returns the "
+        "environment wrapped in gymnasium.wrappers.FlattenObservation"
+    )
+
+
+def env_name(env: gym.Env[Any, Any]) -> str:
+    """The environment's id, or its class where it was not made from an id."""
+    return type(env.unwrapped).__name__ if env.spec is None else env.spec.id
+
+
+def _range(part: str, mask: str) -> range:
+    match = re.fullmatch(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?", part)
+    if match is None:
+        raise SlipstreamError(
+            f"mask {mask!r}: {part!r} is not a number or a range: use {', '.join(WORDS)} or a list "
+            "such as 0-3,8"
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise SlipstreamError(f"mask {mask!r}: the range {part} runs backwards: {last}-{first}?")
+    return range(first, last + 1)
+
+
+def _task(env: gym.Env[Any, Any]) -> str:
+    """The name without version: Hopper of Hopper-v5, and of the class HopperEnv."""
+    if env.spec is None:
+        return type(env.unwrapped).__name__.removesuffix("Env")
+    return re.sub(r"-v\d+$", "", env.spec.id)
+
+
+def _paper(env: gym.Env[Any, Any], size: int) -> tuple[int, ...]:
+    known = _PAPER.get(_task(env))
+    if known is None:
+        raise SlipstreamError(
+            f"mask 'paper' is known for HalfCheetah, Hopper and Ant, not for {env_name(env)}: use "
+            "positions, or a list such as 0-3,8"
+        )
+    indices, sizes = known
+    if size not in sizes:
+        raise SlipstreamError(
+            f"mask 'paper' counts the components of {env_name(env)} as they are by default "
+            f"({' or '.join(map(str, sizes))} of them), but here the observation has {size}: use "
+            "positions, or a list such as 0-3,8"
+        )
+    return indices
+
+
+def _halves(
+    mask: str, env: gym.Env[Any, Any], size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The indices made of qpos, and those made of qvel."""
+    structure = getattr(env.unwrapped, "observation_structure", None)
+    if isinstance(structure, dict) and {"qpos", "qvel"} <= structure.keys():
+        # In the order of the observation; `skipped_qpos` counts what was left out of it.
+        parts, total = {}, 0
+        for key, length in structure.items():
+            if key != "skipped_qpos":
+                parts[key] = tuple(range(total, total + int(length)))
+                total += int(length)
+        positions, velocities = parts["qpos"], parts["qvel"]
+    elif _task(env) in _LAYOUTS:
+        positions, velocities, total = _LAYOUTS[_task(env)]
+    else:
+        raise SlipstreamError(
+            f"mask {mask!r} is known for MuJoCo environments that say how their observation is "
+            f"made (the v5 ones do), and {env_name(env)} does not: give the components to keep, "
+            "such as 0-3,8"
+        )
+    if total != size:
+        raise SlipstreamError(
+            f"mask {mask!r}: {env_name(env)} makes observations of {total} components, but here "
+            f"they have {size} (another version, or a wrapper changes them): give the components "
+            "to keep, such as 0-3,8"
+        )
+    return positions, velocities
