@@ -209,10 +209,10 @@ def test_normalized_observations_are_saved_with_the_policy(tmp_path):
     )
     state = load_tree(resolve(run_dir) / "training_state")
     networks = state["team"]["networks"]
-    mean = networks["transformer"]["inputs.normalizer.mean"]
+    mean = networks["transformer"]["inputs.normalizers.state.mean"]
     assert mean.abs().max() > 0.01
     for module in networks.values():
-        assert torch.equal(module["inputs.normalizer.mean"], mean)
+        assert torch.equal(module["inputs.normalizers.state.mean"], mean)
 
 
 def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from slipstream.stages.team import TeamConfig
 
 StageName = Literal["accelerate", "online"]
 Role = Literal["accelerator", "critic"]
+HIDDEN_FRAME_STACK = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class RunConfig:
     """Who sees the whole, undisturbed observation in place of the policy's: the accelerator, the
     critic, or both. The transformer never does, so the saved policy needs only its own."""
     batch_size: int = 128
-    """Windows an update."""
+    """Steps that an update learns from: as many windows, or fewer where a recurrent network learns
+    from several steps of each."""
     utd_ratio: float = 1.0
     """Updates for each env step."""
     learning_starts: int = 2_000
@@ -141,6 +143,25 @@ class RunConfig:
             kinds["transformer"] = self.transformer
         return kinds
 
+    @property
+    def built_networks(self) -> NetworksConfig:
+        """The networks' sizes, with what was left open decided.
+
+        A policy or critic from which something is hidden looks at three frames: with them, an MLP
+        on masked HalfCheetah went from nothing to a third of what it does with full observations.
+        """
+        networks = self.networks
+        hides = self.env.observe.hides
+
+        def stack(chosen: int | None, sees_all: bool) -> int:
+            return chosen or (HIDDEN_FRAME_STACK if hides and not sees_all else 1)
+
+        sees_all = "accelerator" in self.privileged and self.transformer != "mlp"
+        mlp = replace(networks.mlp, frame_stack=stack(networks.mlp.frame_stack, sees_all))
+        sees_all = "critic" in self.privileged
+        chosen = stack(networks.critic.frame_stack, sees_all)
+        return replace(networks, mlp=mlp, critic=replace(networks.critic, frame_stack=chosen))
+
     def _check_memory(self) -> None:
         name, context = max(self._contexts().items(), key=lambda item: item[1])
         capacities = {"accelerate": self.accelerate, "online": self.online}
@@ -155,15 +176,15 @@ class RunConfig:
 
     def _contexts(self) -> dict[str, int]:
         """Field of NetworksConfig -> the longest window that a network of this run reads."""
-        networks = self.networks
-        contexts = {"mlp.frame_stack": networks.mlp.frame_stack}
+        networks = self.built_networks
+        contexts = {"mlp.frame_stack": networks.mlp.frame_stack or 1}
         used = {*self.kinds.values(), networks.critic.memory}
         if used & {"lstm", "gru"}:
             contexts["recurrent.context_length"] = networks.recurrent.context_length
         if "transformer" in used:
             contexts["transformer.context_length"] = networks.transformer.context_length
         if networks.critic.memory == "none":
-            contexts["critic.frame_stack"] = networks.critic.frame_stack
+            contexts["critic.frame_stack"] = networks.critic.frame_stack or 1
         return contexts
 
 
@@ -177,7 +198,7 @@ def team_config(config: RunConfig) -> TeamConfig:
         kinds=config.kinds,
         privileged=config.privileged,
         batch_size=config.batch_size,
-        networks=config.networks,
+        networks=config.built_networks,
         algorithms=config.algorithms,
         cloning=config.cloning,
         accelerate=config.accelerate,

@@ -60,7 +60,7 @@ def describe_policy(
         "actor": actor,
         "kind": getattr(config, actor),
         "head": algorithm_class(config.algorithm).head,
-        "networks": dataclasses.asdict(config.networks),
+        "networks": dataclasses.asdict(config.built_networks),
         "env": dataclasses.asdict(config.env),
         "spec": dataclasses.asdict(shown),
     }

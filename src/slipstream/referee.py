@@ -11,7 +11,7 @@ from slipstream.config import RunConfig
 from slipstream.envs.vec_env import VecEnv
 from slipstream.evaluate import Evaluation, evaluate
 from slipstream.stages.online import must_roll_back
-from slipstream.stages.switch import Check, decide
+from slipstream.stages.switch import Check, decide, imitation_gap
 from slipstream.stages.team import Team
 
 EVAL_SEED = 1_000_000
@@ -64,7 +64,12 @@ class Referee:
         return step >= min(first, 1.0) * total
 
     def look(
-        self, step: int, stage: str, team: Team, log: Callable[[dict[str, Any]], None]
+        self,
+        step: int,
+        stage: str,
+        team: Team,
+        log: Callable[[dict[str, Any]], None],
+        burst: tuple[float, float] | None = None,
     ) -> Verdict:
         """Evaluate every actor that matters in this stage, and decide.
 
@@ -73,6 +78,7 @@ class Referee:
             stage: the present stage.
             team: the actors.
             log: takes the metrics of each evaluation.
+            burst: cloning error at the start and the end of the updates just before this look.
         """
         if not self.random_returns:
             self.random_returns = self._evaluate("random", team, log).returns
@@ -88,18 +94,29 @@ class Referee:
         if stage == "online":
             rollback = self._guard(mean)
         elif "transformer" in found and step:
-            switch = self._check(step, found["accelerator"], found["transformer"])
+            switch = self._check(step, found["accelerator"], found["transformer"], burst, log)
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
 
     def hand_over(self) -> None:
         """From now on the clone as it was handed over is the one to beat and to go back to."""
         self.best_return = float(np.mean(self.history[-1].transformer))
 
-    def _check(self, step: int, accelerator: Evaluation, clone: Evaluation) -> str | None:
+    def _check(
+        self,
+        step: int,
+        accelerator: Evaluation,
+        clone: Evaluation,
+        burst: tuple[float, float] | None,
+        log: Callable[[dict[str, Any]], None],
+    ) -> str | None:
         error = 0.0 if clone.action_error is None else clone.action_error
-        self.history.append(
-            Check(step, self.random_returns, accelerator.returns, clone.returns, error)
+        check = Check(
+            step, self.random_returns, accelerator.returns, clone.returns, error, burst
         )
+        self.history.append(check)
+        gap = imitation_gap(check)
+        if gap is not None:
+            log({"switch/imitation_gap": gap})
         if "online" not in self.config.stages:
             return None
         decision = decide(self.config.switch, self.history, self.config.total_steps)

@@ -178,14 +178,15 @@ class Trainer:
 
     def _look(self) -> None:
         """Evaluate, then do what the referee says."""
-        imitation = self.stage.imitation
+        imitation, burst = self.stage.imitation, None
         if imitation is not None and self.referee.wants_clone(self.step):
             with self._timed("clone"):
                 extra, metrics = imitation.prepare_check()
                 self.step += extra
                 self._keep("clone", metrics)
+                burst = imitation.burst
         with self._timed("eval"):
-            verdict = self.referee.look(self.step, self.stage.name, self.team, self._log)
+            verdict = self.referee.look(self.step, self.stage.name, self.team, self._log, burst)
         self.progress.update(step=self.step, stage=self.stage.name, **verdict.returns)
         if verdict.best:
             self._remember_best()

@@ -10,6 +10,7 @@ from tyro.conf import arg
 from slipstream.envs.disturbances import DelayObservation, DropObservation, NoiseObservation
 from slipstream.envs.masks import MaskObservation, mask_indices, parse_mask, vector_space
 from slipstream.errors import SlipstreamError
+from slipstream.spec import PRIVILEGED
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class ObservationConfig:
             raise SlipstreamError(f"observe.drop is {self.drop}; it must lie in [0, 1]")
         if self.delay < 0:
             raise SlipstreamError(f"observe.delay is {self.delay}; it must be at least 0")
+
+    @property
+    def hides(self) -> bool:
+        """Whether the policy sees less than there is."""
+        return self != ObservationConfig()
 
 
 def observe(
@@ -94,7 +100,7 @@ class _Privileged(gym.ObservationWrapper[Any, Any, np.ndarray]):
         super().__init__(env)
         self._clean = clean
         self.observation_space = gym.spaces.Dict(
-            {"state": env.observation_space, "privileged": clean.observation_space}
+            {"state": env.observation_space, PRIVILEGED: clean.observation_space}
         )
 
     def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:

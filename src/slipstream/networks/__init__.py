@@ -90,7 +90,7 @@ def build_critic(
     """Twin critics; `layer_norm` is the algorithm's default where the config leaves it open."""
     inputs = StateInput(spec.obs, keys, normalizers)
     if config.critic.memory == "none":
-        memory = FrameStack(config.critic.frame_stack, inputs.size)
+        memory = FrameStack(config.critic.frame_stack or 1, inputs.size)
     else:
         memory = build_backbone(config.critic.memory, config, inputs.size)
     chosen = config.critic.layer_norm

@@ -20,8 +20,9 @@ class CriticConfig:
     memory: Literal["none", "transformer", "lstm", "gru"] = "none"
     """What precedes the critics' MLP: nothing, or a network with memory, with a policy's sizes and
     weights of its own."""
-    frame_stack: int = 1
-    """With memory=none: observations side by side, the present one included."""
+    frame_stack: int | None = None
+    """With memory=none: observations side by side, the present one included. None is 1, and 3
+    where something is hidden from the critics."""
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
     layer_norm: bool | None = None

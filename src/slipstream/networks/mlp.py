@@ -18,8 +18,9 @@ class MLPConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
-    frame_stack: int = 1
-    """Observations side by side, the present one included: a short memory without recurrence."""
+    frame_stack: int | None = None
+    """Observations side by side, the present one included: a short memory without recurrence. None
+    is 1, and 3 where something is hidden from the network."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no network."""
@@ -33,9 +34,9 @@ def check_hidden(name: str, hidden: Sequence[int]) -> None:
         raise SlipstreamError(f"{name} is {tuple(hidden)}; give one width of at least 1 a layer")
 
 
-def check_frame_stack(name: str, frame_stack: int) -> None:
+def check_frame_stack(name: str, frame_stack: int | None) -> None:
     """Raise SlipstreamError unless there is at least the present frame."""
-    if frame_stack < 1:
+    if frame_stack is not None and frame_stack < 1:
         raise SlipstreamError(f"{name} is {frame_stack}; it must be at least 1")
 
 
@@ -89,8 +90,8 @@ class MLPBackbone(nn.Module):
 
     def __init__(self, config: MLPConfig, input_size: int) -> None:
         super().__init__()
-        self.stack = FrameStack(config.frame_stack, input_size)
-        self.context_length = config.frame_stack
+        self.stack = FrameStack(config.frame_stack or 1, input_size)
+        self.context_length = self.stack.context_length
         sizes = (self.stack.feature_size, *config.hidden)
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
         self.feature_size = sizes[-1]

@@ -77,6 +77,11 @@ def window_rows(row: Index, reach: Index, step: Index, rows_per_env: int) -> Ind
     return index
 
 
+def num_windows(batch_size: int, loss_steps: int) -> int:
+    """Windows that hold `batch_size` steps of which `loss_steps` in each count."""
+    return -(-batch_size // loss_steps)
+
+
 def loss_mask(valid: Tensor, loss_steps: int) -> Tensor:
     """Which steps of a window count in the loss.
 

@@ -13,6 +13,7 @@ from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, Critic, common_context
 from slipstream.replay.buffer import ReplayBuffer
+from slipstream.replay.sampling import num_windows
 from slipstream.stages.interact import rollout
 
 
@@ -29,7 +30,7 @@ class CloningConfig:
     lr: float = 1e-3
     """Learning rate of cloning."""
     batch_size: int = 128
-    """Windows an update."""
+    """Steps a cloning update learns from."""
     ascent: float = 0.0
     """Weight of the transformer's ascent on the accelerator's critic beside the cloning loss (the
     paper's second variant)."""
@@ -93,13 +94,19 @@ class Imitation:
         self.student, self.teacher = student, teacher
         self.replay = replay
         self.cloning = Cloning(student, config.lr, critic, config.ascent)
-        self.context_length = common_context((student, teacher), student.loss_steps)
+        # A recurrent teacher labels after a whole window rather than after its burn-in alone: what
+        # it gives out then is nearer to what it does with the state of the whole episode.
+        self.context_length = max(
+            common_context((student,), student.loss_steps),
+            teacher.context_length + student.loss_steps - 1,
+        )
         self._make_env = make_env
         self._env: VecEnv | None = None
         needs_extra = config.source == "episodes" or config.own_episodes > 0
         self.extra = ReplayBuffer(
             replay.spec, extra_capacity if needs_extra else 2, device=replay.device
         )
+        self.burst: tuple[float, float] | None = None
         self._seed = seed
         self._num_collections = 0
 
@@ -127,13 +134,23 @@ class Imitation:
         """The burst (and own episodes) before the switch rule looks.
 
         Returns:
-            Env steps that were spent on own episodes, and the last update's metrics.
+            Env steps that were spent on own episodes, and the last update's metrics. `burst` is
+            then the mean action error over the first and over the last tenth of the updates.
         """
         num_steps, metrics = 0, {}
         if self.config.own_episodes:
             num_steps = self._collect(self.student, self.config.own_episodes)
+        errors: list[Tensor] = []
         for _ in range(self.config.burst):
             metrics = self.update()
+            if metrics:
+                errors.append(metrics["action_error"])
+        tenth = max(1, len(errors) // 10)
+        self.burst = None
+        if errors:
+            start, end = torch.stack(errors[:tenth]).mean(), torch.stack(errors[-tenth:]).mean()
+            self.burst = (float(start), float(end))
+            metrics = {**metrics, "burst_start_error": start, "burst_end_error": end}
         return num_steps, metrics
 
     def update(self) -> dict[str, Tensor]:
@@ -144,7 +161,9 @@ class Imitation:
             replay = self.extra
         if replay.num_transitions(self.context_length) == 0:
             return {}
-        batch = replay.sample(self.config.batch_size, self.context_length, self.student.loss_steps)
+        loss_steps = self.student.loss_steps
+        windows = num_windows(self.config.batch_size, loss_steps)
+        batch = replay.sample(windows, self.context_length, loss_steps)
         return self.cloning.update(batch, self._label(batch))
 
     def _label(self, batch: Batch) -> Any:

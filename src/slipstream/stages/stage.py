@@ -6,6 +6,7 @@ from torch import Tensor
 
 from slipstream.networks import Actor
 from slipstream.replay.buffer import ReplayBuffer
+from slipstream.replay.sampling import num_windows
 from slipstream.stages.imitation import Imitation
 from slipstream.stages.learners import Learner
 
@@ -18,7 +19,7 @@ class Stage:
         collector: the actor that interacts.
         learner: moves that actor and the run's critics.
         replay: where it samples.
-        batch_size: windows an update.
+        batch_size: steps an update learns from; with several in a window, fewer windows.
         context_length: steps of a window.
         loss_steps: its trailing steps that count in the loss.
         imitation: clones the transformer from the collector (stage 1), or None.
@@ -53,7 +54,9 @@ class Stage:
         """Update policy and critics; the newest metrics."""
         metrics: dict[str, Tensor] = {}
         for _ in range(num_updates):
-            batch = self.replay.sample(self.batch_size, self.context_length, self.loss_steps)
+            batch = self.replay.sample(
+                num_windows(self.batch_size, self.loss_steps), self.context_length, self.loss_steps
+            )
             metrics |= self.learner.update(batch)
         return metrics
 

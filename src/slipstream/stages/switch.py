@@ -65,6 +65,8 @@ class Check:
         accelerator: returns of the accelerator.
         transformer: returns of its clone.
         own_state_error: mean squared difference of their actions on the clone's own states.
+        burst: cloning error at the start and at the end of the updates before this check; None
+            where there were none.
     """
 
     step: int
@@ -72,6 +74,7 @@ class Check:
     accelerator: tuple[float, ...]
     transformer: tuple[float, ...]
     own_state_error: float
+    burst: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,34 @@ def decide(config: SwitchConfig, history: Sequence[Check], total_steps: int) -> 
     return Decision(True, f"{config.latest:.0%} of all steps reached; {decision.reason}")
 
 
+def imitation_gap(check: Check) -> float | None:
+    """The share of the accelerator's rise above random that its clone lacks; below 0: it has more.
+
+    None where the accelerator is not above random.
+    """
+    random, accelerator, clone = (
+        float(np.mean(returns)) for returns in (check.random, check.accelerator, check.transformer)
+    )
+    return (accelerator - clone) / (accelerator - random) if accelerator > random else None
+
+
+STUCK = 0.8
+"""A burst that leaves more than this share of its first error taught the clone nothing new."""
+
+
+def seems_inimitable(config: SwitchConfig, check: Check) -> bool:
+    """Whether the clone falls short although more cloning no longer brings it nearer.
+
+    Then the accelerator acts on something that the transformer cannot see or hold (arXiv
+    2505.15418 shows that a privileged teacher may cap its pupil so).
+    """
+    gap = imitation_gap(check)
+    if check.burst is None or gap is None or gap <= 1 - config.match_ratio:
+        return False
+    start, end = check.burst
+    return end > STUCK * start
+
+
 def check_matches(config: SwitchConfig, check: Check) -> Decision:
     """Whether one check shows an accelerator worth cloning and a clone that equals it.
 
@@ -108,11 +139,17 @@ def check_matches(config: SwitchConfig, check: Check) -> Decision:
     if rise <= 0 or (config.sigmas and rise <= config.sigmas * error):
         return Decision(False, f"accelerator not {config.sigmas:g} sigma above random")
     ratio = float((clone.mean() - random.mean()) / rise)
+    shortfall = ""
+    if check.burst is not None and seems_inimitable(config, check):
+        shortfall = (
+            f", and more cloning does not lower its error ({check.burst[1]:.3f}): the accelerator "
+            "may act on what the transformer cannot see"
+        )
     if ratio >= config.match_ratio:
         return Decision(True, f"clone at {ratio:.2f} of the accelerator")
     if ratio >= 2 * config.match_ratio - 1 and _paired_interval(clone - accelerator)[1] >= 0:
         return Decision(True, f"clone at {ratio:.2f} of the accelerator, no worse within noise")
-    return Decision(False, f"clone at {ratio:.2f} of the accelerator")
+    return Decision(False, f"clone at {ratio:.2f} of the accelerator{shortfall}")
 
 
 def matched(config: SwitchConfig, history: Sequence[Check]) -> Decision:

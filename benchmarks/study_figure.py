@@ -1,32 +1,28 @@
-"""Draw the learning study: returns over counted steps and over CPU time, and a table.
+"""Draw a study: returns over counted steps and over CPU time, and a table.
 
-    python -m benchmarks.learning_figure
+    python -m benchmarks.study_figure learning
 
-Reads `benchmarks/results/learning_study/`, writes `learning_study.md` there and
-`docs/figures/learning_study.png`. CPU seconds are those of the single-threaded training process
-with evaluation left out; processes that share a machine's caches and cores lengthen each other's.
+Reads `benchmarks/results/<study>/`, writes `table.md` there and `docs/figures/<study>_study.png`.
+CPU seconds are those of the single-threaded training process with evaluation left out; processes
+that share a machine's caches and cores lengthen each other's.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import tyro
 from matplotlib.axes import Axes
 
+from benchmarks.studies import STUDIES, Study
 from slipstream.report.statistics import bootstrap_interval, interquartile_mean
 
-RESULTS = Path(__file__).parent / "results" / "learning_study"
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "learning_study.png"
-VARIANTS = {
-    "two-stage": ("Slipstream, two stages", "#0072B2"),
-    "two-stage-early": ("two stages, switch at 50 %", "#CC79A7"),
-    "scratch": ("Transformer from scratch", "#D55E00"),
-    "accelerator": ("Accelerator (MLP) alone", "#009E73"),
-    "sb3": ("Stable-Baselines3", "#555555"),
-}
+RESULTS = Path(__file__).parent / "results"
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 
 @dataclass(frozen=True)
@@ -67,11 +63,11 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return bootstrap_interval(values)
 
 
-def draw(axes: list[Axes], task: str, curves: dict[str, list[Curve]]) -> None:
+def draw(axes: list[Axes], task: str, study: Study, curves: dict[str, list[Curve]]) -> None:
     """One row of the figure."""
     by_steps, by_time = axes
     for variant, runs in curves.items():
-        label, colour = VARIANTS[variant]
+        label, colour = study.variants[variant].label, study.variants[variant].colour
         for run in runs:
             by_steps.plot(run.steps, run.returns, color=colour, alpha=0.25, lw=0.8)
             if run.switch is not None:
@@ -96,17 +92,20 @@ def draw(axes: list[Axes], task: str, curves: dict[str, list[Curve]]) -> None:
         axis.grid(alpha=0.2)
 
 
-def main() -> None:
-    """Draw what is there."""
+def main(name: Annotated[str, tyro.conf.Positional]) -> None:
+    """Draw what is there of the study `name`."""
+    study, results = STUDIES[name], RESULTS / name
     mpl.use("Agg")
     plt.rcParams.update({"font.size": 9, "axes.titleweight": "bold", "axes.titlesize": 10})
     tasks = {}
-    for task in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+    for task in [results / task for task in study.tasks]:
         curves = {
             variant: [read(done.parent) for done in sorted(task.glob(f"{variant}/*/done.json"))]
-            for variant in VARIANTS
+            for variant in study.variants
         }
-        tasks[task.name] = {variant: runs for variant, runs in curves.items() if runs}
+        found = {variant: runs for variant, runs in curves.items() if runs}
+        if found:
+            tasks[task.name] = found
     figure, axes = plt.subplots(
         len(tasks), 2, figsize=(10, 3.4 * len(tasks)), squeeze=False, layout="constrained"
     )
@@ -115,7 +114,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for row, (task, curves) in zip(axes, tasks.items(), strict=True):
-        draw(list(row), task, curves)
+        draw(list(row), task, study, curves)
         row[0].legend(frameon=False, fontsize=8, loc="upper left")
         for variant, runs in curves.items():
             last = np.array([run.returns[-1] for run in runs])
@@ -123,13 +122,14 @@ def main() -> None:
             switches = ", ".join(f"{r.switch} ({r.handed_over:.0f})" for r in runs if r.switch)
             rollbacks = sum(run.rollbacks for run in runs)
             rows.append(
-                f"| {task} | {VARIANTS[variant][0]} | {' / '.join(f'{x:.0f}' for x in last)} | "
+                f"| {task} | {study.variants[variant].label} | "
+                f"{' / '.join(f'{x:.0f}' for x in last)} | "
                 f"{interquartile_mean(last):.0f} ({low:.0f} to {high:.0f}) | "
                 f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} | "
                 f"{switches}{f'; {rollbacks} rollbacks' if rollbacks else ''} |"
             )
-    FIGURE.parent.mkdir(exist_ok=True)
-    figure.savefig(FIGURE, dpi=130)
+    FIGURES.mkdir(exist_ok=True)
+    figure.savefig(FIGURES / f"{name}_study.png", dpi=130)
     note = (
         "CPU seconds come from runs that shared the two cores with each other and with other work: "
         "an order of size. "
@@ -137,9 +137,9 @@ def main() -> None:
         "IQM and bootstrap interval over seeds as in rliable (the mean, for three seeds). "
         "In brackets behind a switch: the accelerator's return there.\n"
     )
-    (RESULTS / "learning_study.md").write_text("\n".join(rows) + "\n\n" + note)
+    (results / "table.md").write_text("\n".join(rows) + "\n\n" + note)
     print("\n".join(rows))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -1,0 +1,87 @@
+"""What is compared: the studies, their tasks and variants. `benchmarks.study` runs them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, an algorithm and a budget."""
+
+    env_id: str
+    algorithm: str = "sac"
+    total_steps: int = 40_000
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the methods that are compared: its name and colour in the figure, and its flags."""
+
+    label: str
+    colour: str
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every task with every variant."""
+
+    name: str
+    tasks: dict[str, Task]
+    variants: dict[str, Variant]
+
+
+ACCELERATOR = ("--preset", "accelerator")
+SCRATCH = ("--preset", "scratch")
+
+LEARNING = Study(
+    "learning",
+    {
+        "HalfCheetah-v5-sac": Task("HalfCheetah-v5"),
+        "HalfCheetah-v5-td3": Task("HalfCheetah-v5", "td3"),
+        "Hopper-v5-td3": Task("Hopper-v5", "td3"),
+    },
+    {
+        "two-stage": Variant("Slipstream, two stages", "#0072B2"),
+        "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
+        "accelerator": Variant("Accelerator (MLP) alone", "#009E73", ACCELERATOR),
+        "two-stage-early": Variant(
+            "two stages, switch at 50 %",
+            "#CC79A7",
+            ("--switch.earliest", "0.5", "--switch.latest", "0.7"),
+        ),
+        "sb3": Variant("Stable-Baselines3", "#555555"),
+    },
+)
+"""Full observations: does the transformer win by stage 1, and against whom?"""
+
+MEMORY = Study(
+    "memory",
+    {
+        f"{name}-v5-paper-mask": Task(f"{name}-v5", arguments=("--mask", "paper"))
+        for name in ("HalfCheetah", "Hopper", "Ant")
+    },
+    {
+        "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
+        "stacked": Variant("Stacked MLP alone", "#009E73", ACCELERATOR),
+        "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
+        "privileged": Variant(
+            "Two stages, privileged MLP and critic",
+            "#E69F00",
+            ("--privileged", "accelerator", "critic"),
+        ),
+        "mlp": Variant(
+            "MLP on the masked observation",
+            "#999999",
+            (
+                *ACCELERATOR,
+                *("--networks.mlp.frame-stack", "1", "--networks.critic.frame-stack", "1"),
+            ),
+        ),
+        "lstm": Variant("LSTM alone", "#CC79A7", (*ACCELERATOR, "--accelerator", "lstm")),
+        "two-stage-lstm": Variant("Two stages, LSTM first", "#56B4E9", ("--accelerator", "lstm")),
+    },
+)
+"""The paper's masks: what is hidden, who finds it out, and what does it cost?"""
+
+STUDIES = {study.name: study for study in (LEARNING, MEMORY)}
