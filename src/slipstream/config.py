@@ -13,7 +13,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.v import format_exception
 from tyro.conf import Suppress
 
-from slipstream.envs.setup import EnvConfig
+from slipstream.envs.setup import EnvConfig, Scalar
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.stages.accelerate import AccelerateConfig
@@ -223,14 +223,21 @@ def from_dict(values: Mapping[str, Any], source: str = "configuration") -> RunCo
     Raises:
         SlipstreamError: an unknown field, or a value of the wrong type.
     """
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (int, float, bool, str):
-        converter.register_structure_hook(kind, _strict)
+    converter = strict_converter()
     try:
         return converter.structure(values, RunConfig)
     except BaseValidationError as error:
         problems = "; ".join(cattrs.transform_error(error, "config", _say))
         raise SlipstreamError(f"{source}: {problems}") from error
+
+
+def strict_converter() -> cattrs.Converter:
+    """Structures plain values as dataclasses: no unknown keys, no silent conversions."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (int, float, bool, str):
+        converter.register_structure_hook(kind, _strict)
+    converter.register_structure_hook_func(lambda kind: kind == Scalar, _scalar)
+    return converter
 
 
 class _WrongTypeError(TypeError):
@@ -252,6 +259,13 @@ def _strict(value: Any, kind: type) -> Any:
         return float(value)
     if type(value) is not kind:
         raise _WrongTypeError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _scalar(value: Any, _: type) -> Any:
+    """A value as YAML gives it, of any of the plain types."""
+    if not isinstance(value, bool | int | float | str):
+        raise _WrongTypeError(f"{value!r} is neither a number, a text nor true or false")
     return value
 
 

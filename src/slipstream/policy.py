@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cattrs
 from cattrs.errors import BaseValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slipstream.checkpoint import resolve
-from slipstream.config import RunConfig
+from slipstream.config import RunConfig, strict_converter
 from slipstream.envs.setup import EnvConfig, open_env
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
@@ -83,9 +82,10 @@ def load_policy(path: Path | str, checkpoint: str = "last") -> Policy:
     folder = resolve(Path(path), name) / "policy"
     try:
         described = json.loads((folder / "config.json").read_text())
-        spec = cattrs.structure(described["spec"], EnvSpec)
-        env = cattrs.structure(described["env"], EnvConfig)
-        networks = cattrs.structure(described["networks"], NetworksConfig)
+        converter = strict_converter()
+        spec = converter.structure(described["spec"], EnvSpec)
+        env = converter.structure(described["env"], EnvConfig)
+        networks = converter.structure(described["networks"], NetworksConfig)
         normalizers: dict[str, Normalizer] = {}
         if env.normalize_obs:
             normalizers = {key: Normalizer(value.size) for key, value in spec.obs.items()}

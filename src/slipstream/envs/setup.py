@@ -1,6 +1,5 @@
 """A run's environments: what is collected in, what of it the policy sees."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +10,8 @@ from slipstream.envs.observation import ObservationConfig, observe
 from slipstream.envs.registry import build, resolve_id
 from slipstream.envs.vec_env import VecEnv, make_env
 from slipstream.errors import SlipstreamError
+
+Scalar = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class EnvConfig:
     """Normalize observations by their running mean and variance, saved with the policy."""
     max_episode_steps: int | None = None
     """Time limit in steps; None keeps the environment's own."""
+    kwargs: dict[str, Scalar] = field(default_factory=dict)
+    """Keyword arguments of the environment itself, such as `--env.kwargs ctrl_cost_weight 0.2`."""
     observe: ObservationConfig = field(default_factory=ObservationConfig)
     """What the policy sees of an observation."""
     prev_action: bool = False
@@ -56,7 +59,7 @@ def open_env(
         SlipstreamError: as `make_env`, or a mask that does not fit the environment.
     """
     limit = config.max_episode_steps
-    kwargs = {} if limit is None else {"max_episode_steps": limit}
+    kwargs = {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})}
     make = partial(_observed, resolve_id(env_id), kwargs, config.observe, privileged)
     return make_env(
         make,
@@ -71,7 +74,3 @@ def _observed(
     env_id: str, kwargs: dict[str, Any], config: ObservationConfig, privileged: bool
 ) -> gym.Env[Any, Any]:
     return observe(build(env_id, kwargs), config, privileged)
-
-
-Opener = Callable[[int], VecEnv]
-"""Makes as many environments as it is told."""
