@@ -22,7 +22,8 @@ class TrainOptions:
     """What to start from and what to do; everything else configures the run."""
 
     env_id: Positional[str]
-    """Gymnasium id, such as HalfCheetah-v5."""
+    """Gymnasium id, such as HalfCheetah-v5, or a function that makes an environment, such as
+    my_pkg.envs:make."""
     preset: str = "default"
     """Where the configuration starts from; see `slipstream presets`."""
     config: Path | None = None

@@ -16,6 +16,7 @@ from slipstream.envs import mujoco
 from slipstream.envs.recorder import EpisodeRecorder
 from slipstream.envs.spaces import ActionScale, observation_spec
 from slipstream.errors import SlipstreamError
+from slipstream.import_path import is_import_path, load_object, search_working_folder
 
 EnvFactory = Callable[[], gym.Env[Any, Any]]
 PROBE_NAMESPACE = "slipstream/"
@@ -27,9 +28,10 @@ def env_factories(
     """One function for each environment of a vector.
 
     Args:
-        env: an id, a function that makes one environment, or one function for each.
+        env: an id or an import path, a function that makes one environment, or one function for
+            each.
         num_envs: how many; with several functions it may be left at 1.
-        env_kwargs: for an id only, keyword arguments of `gymnasium.make`.
+        env_kwargs: for an id or path only, keyword arguments of `gymnasium.make` or the function.
 
     Raises:
         SlipstreamError: an unknown id, or a number of environments that does not fit.
@@ -87,11 +89,14 @@ def record(factory: EnvFactory, main_pid: int) -> EpisodeRecorder:
 def resolve_id(env_id: str) -> str:
     """The id that will be made for the id that was asked for.
 
-    A superseded MuJoCo id is replaced by its v5 successor, with a warning.
+    A superseded MuJoCo id is replaced by its v5 successor, with a warning. The import path of a
+    function that makes an environment (`my_pkg.envs:make`) counts as an id.
 
     Raises:
-        SlipstreamError: no environment is registered under that id.
+        SlipstreamError: no environment is registered under that id, or nothing lies at that path.
     """
+    if own_env(env_id) is not None:
+        return env_id
     successor = mujoco.successor(env_id)
     if successor is not None:
         warnings.warn(
@@ -118,12 +123,19 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """Make one environment.
 
     Args:
-        env_id: a registered id, `module:id` included.
-        env_kwargs: keyword arguments of `gymnasium.make` (`max_episode_steps` among them).
+        env_id: a registered id, `module:id` included, or the import path of a function.
+        env_kwargs: keyword arguments of `gymnasium.make` or the function, and `max_episode_steps`.
 
     Raises:
         SlipstreamError: unknown id, or a package that the environment needs is missing.
     """
+    function = own_env(env_id)
+    if function is not None:
+        from slipstream.envs.own import build_own
+
+        return build_own(env_id, function, env_kwargs)
+    if ":" in env_id:
+        search_working_folder()
     if env_id.startswith(PROBE_NAMESPACE):
         from slipstream.envs import probe
 
@@ -142,6 +154,25 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         raise SlipstreamError(
             f"{env_id} cannot be made with {dict(env_kwargs)}: {' '.join(str(error).split())}"
         ) from error
+
+
+def own_env(env_id: str) -> Any:
+    """What lies at an import path; None where `env_id` is an id that gymnasium knows.
+
+    Raises:
+        SlipstreamError: an import path at which nothing lies.
+    """
+    if not is_import_path(env_id):
+        return None
+    try:
+        return load_object(env_id, "environment")
+    except SlipstreamError:
+        # `module:Name` is also how gymnasium writes an id without version, registered by importing
+        # the module, which has happened by now.
+        name = env_id.rpartition(":")[2]
+        if name in gym.registry or _unversioned(name) is not None:
+            return None
+        raise
 
 
 def _unversioned(env_id: str) -> str | None:
