@@ -13,6 +13,7 @@ import torch
 from slipstream.checkpoint import load_tree, resolve
 from slipstream.cli import main
 from slipstream.config import EnvConfig
+from slipstream.envs.observation import ObservationConfig
 from tests.tiny_runs import (
     in_child,
     lines,
@@ -32,6 +33,16 @@ CONFIGS = {
         env=EnvConfig(num_envs=2, max_episode_steps=20),
         cloning=replace(tiny().cloning, own_episodes=1),
         utd_ratio=0.7,
+    ),
+    "hidden": tiny(
+        env=EnvConfig(
+            observe=ObservationConfig(mask="0,1", noise=0.1, drop=0.2, delay=1),
+            prev_action=True,
+            prev_reward=True,
+            max_episode_steps=20,
+        ),
+        accelerator="lstm",
+        privileged=("critic",),
     ),
 }
 KILLS = {"stage 1": 95, "stage 2": 215}  # the checkpoints before: 80 and 200

@@ -6,10 +6,13 @@ from dataclasses import replace
 from slipstream.algorithms.sac import SACConfig
 from slipstream.algorithms.td3 import TD3Config
 from slipstream.config import EvalConfig, RunConfig
+from slipstream.envs.observation import ObservationConfig
+from slipstream.envs.setup import EnvConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.mlp import MLPConfig
+from slipstream.networks.recurrent import RecurrentConfig
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.imitation import CloningConfig
@@ -59,6 +62,46 @@ def accelerator(env_id: str) -> RunConfig:
         preset="accelerator",
         stages=("accelerate",),
         cloning=CloningConfig(enabled=False),
+    )
+
+
+def pomdp(env_id: str) -> RunConfig:
+    """Both stages with the velocities hidden: stacked frames first, made for MuJoCo ids."""
+    return RunConfig(env_id=env_id, preset="pomdp", env=hidden_velocities())
+
+
+def lstm(env_id: str) -> RunConfig:
+    """The same with an LSTM as accelerator."""
+    return replace(pomdp(env_id), preset="lstm", accelerator="lstm")
+
+
+def privileged(env_id: str) -> RunConfig:
+    """The same, taught by an accelerator and critic that see all while the transformer does not."""
+    return replace(pomdp(env_id), preset="privileged", privileged=("accelerator", "critic"))
+
+
+def hidden_velocities() -> EnvConfig:
+    """Environments that show the policy positions alone."""
+    return EnvConfig(observe=ObservationConfig(mask="positions"))
+
+
+def memory_probe(env_id: str) -> RunConfig:
+    """A cue to be remembered over a corridor: made for slipstream/ProbeMemory-v0."""
+    context = 16
+    return RunConfig(
+        env_id=env_id,
+        preset="memory-probe",
+        accelerator="gru",
+        total_steps=12_000,
+        learning_starts=500,
+        algorithms=AlgorithmsConfig(sac=SACConfig(gamma=0.95, actor_lr=1e-3)),
+        networks=NetworksConfig(
+            recurrent=RecurrentConfig(context_length=context, burn_in=0),
+            transformer=TransformerConfig(context_length=context, d_model=32, d_ff=64),
+            critic=CriticConfig(memory="gru", hidden=(64, 64)),
+        ),
+        eval=EvalConfig(every=1_000, episodes=20),
+        env=EnvConfig(kwargs={"delay": 10}),
     )
 
 
@@ -124,15 +167,37 @@ def paper_mdp_sac(env_id: str) -> RunConfig:
     )
 
 
+def paper_pomdp_td3(env_id: str) -> RunConfig:
+    """The paper's partially observed MuJoCo tasks: its masks, an LSTM first, ten frames."""
+    config = paper_mdp_td3(env_id)
+    transformer = replace(config.networks.transformer, context_length=10)
+    return replace(
+        config,
+        preset="paper/pomdp-td3",
+        accelerator="lstm",
+        env=EnvConfig(observe=ObservationConfig(mask="paper")),
+        networks=replace(
+            config.networks,
+            transformer=transformer,
+            recurrent=RecurrentConfig(embed_size=256, hidden_size=256, context_length=10),
+        ),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "default": default,
     "td3": td3,
     "demo": demo,
     "scratch": scratch,
     "accelerator": accelerator,
+    "pomdp": pomdp,
+    "lstm": lstm,
+    "privileged": privileged,
+    "memory-probe": memory_probe,
     "pendulum": pendulum,
     "paper/mdp-td3": paper_mdp_td3,
     "paper/mdp-sac": paper_mdp_sac,
+    "paper/pomdp-td3": paper_pomdp_td3,
 }
 """Name on the command line -> function of the env id."""
 

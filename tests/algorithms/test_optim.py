@@ -77,3 +77,17 @@ def test_refuses_a_state_of_another_network():
     state = FusedAdam(list(ours.parameters())[:2], 0.1).state_dict()
     with pytest.raises(ValueError, match="shorter"):
         FusedAdam(ours.parameters(), 0.1).load_state_dict(state)
+
+
+def test_parameters_apart_move_at_their_own_rate():
+    ours, theirs = nets()
+    optimizer = FusedAdam(ours.parameters(), 1e-2, ours[0].parameters(), 1e-4)
+    groups = [{"params": theirs[0].parameters(), "lr": 1e-4}, {"params": theirs[2].parameters()}]
+    reference = torch.optim.Adam(groups, 1e-2)
+    for one, other in zip(losses(ours, 5), losses(theirs, 5), strict=True):
+        optimizer.minimize(one)
+        reference.zero_grad()
+        other.backward()
+        reference.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from slipstream.errors import SlipstreamError
 from slipstream.stages.online import OnlineConfig, must_roll_back
-from slipstream.stages.switch import RULES, Check, SwitchConfig, check_matches, decide
+from slipstream.stages.switch import (
+    RULES,
+    Check,
+    SwitchConfig,
+    check_matches,
+    decide,
+    imitation_gap,
+    seems_inimitable,
+)
 
 RANDOM = (-10.0, 0.0, 10.0, 0.0, 0.0)
 GOOD = (980.0, 1000.0, 1020.0, 990.0, 1010.0)
@@ -230,3 +238,26 @@ def test_the_guard_can_be_off():
 def test_impossible_online_settings_are_refused(fields):
     with pytest.raises(SlipstreamError, match=next(iter(fields))):
         OnlineConfig(**fields)
+
+
+def test_the_gap_is_what_the_clone_lacks_of_the_rise():
+    gap = imitation_gap(check(transformer=scaled(GOOD, 0.6)))
+    assert gap == pytest.approx(0.4)
+    above = imitation_gap(check(transformer=scaled(GOOD, 1.5)))
+    assert above == pytest.approx(-0.5)
+    assert imitation_gap(check(accelerator=scaled(GOOD, -1.0))) is None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "burst", "expected"),
+    [
+        (0.5, (0.20, 0.19), True),  # short of its teacher, and nothing more is learnt
+        (0.5, (0.20, 0.05), False),  # still learning
+        (1.0, (0.01, 0.01), False),  # nothing left to learn
+        (0.5, None, False),
+    ],
+)
+def test_a_clone_that_learns_nothing_more_is_told(ratio, burst, expected):
+    seen = replace(check(transformer=scaled(GOOD, ratio)), burst=burst)
+    assert seems_inimitable(SwitchConfig(), seen) is expected
+    assert ("cannot see" in check_matches(SwitchConfig(), seen).reason) is expected
