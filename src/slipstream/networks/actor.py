@@ -1,5 +1,7 @@
 """A policy: an input, a backbone and a head; its memory is a value handed in and out."""
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -35,8 +37,8 @@ class Actor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where the weights are (or the buffers, of a policy without weights)."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """The parameters of its memory; none for an MLP."""

@@ -10,7 +10,13 @@ from slipstream.batch import Obs
 from slipstream.errors import SlipstreamError
 from slipstream.networks.inputs import StateInput
 from slipstream.networks.memory import Backbone
-from slipstream.networks.mlp import EnsembleMLP, check_frame_stack, check_hidden
+from slipstream.networks.mlp import (
+    Activation,
+    EnsembleMLP,
+    check_activation,
+    check_frame_stack,
+    check_hidden,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class CriticConfig:
     where something is hidden from the critics."""
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
+    activation: Activation = "relu"
+    """What follows each hidden layer."""
     layer_norm: bool | None = None
     """LayerNorm in the hidden layers; None takes the algorithm's default (TD3 on, SAC off)."""
     n_critics: int = 2
@@ -33,6 +41,7 @@ class CriticConfig:
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no critics."""
         check_hidden("critic.hidden", self.hidden)
+        check_activation("critic.activation", self.activation)
         check_frame_stack("critic.frame_stack", self.frame_stack)
         if self.n_critics < 1:
             raise SlipstreamError(f"critic.n_critics is {self.n_critics}; it must be at least 1")
@@ -59,7 +68,11 @@ class Critic(nn.Module):
         self.context_length = memory.context_length
         self.loss_steps = memory.loss_steps
         self.ensemble = EnsembleMLP(
-            config.n_critics, memory.feature_size + action_dim, config.hidden, layer_norm
+            config.n_critics,
+            memory.feature_size + action_dim,
+            config.hidden,
+            layer_norm,
+            config.activation,
         )
 
     def memory_parameters(self) -> list[nn.Parameter]:

@@ -63,6 +63,8 @@ class DeterministicHead(nn.Module):
 class SquashedGaussianHead(nn.Module):
     """Features (..., F) -> SquashedGaussian, the policy of SAC."""
 
+    log_std_min = LOG_STD_MIN
+
     def __init__(self, feature_size: int, action_dim: int) -> None:
         super().__init__()
         self.output = Linear(feature_size, 2 * action_dim)
@@ -70,10 +72,21 @@ class SquashedGaussianHead(nn.Module):
     def forward(self, features: Tensor) -> SquashedGaussian:
         """Features (..., F) -> mean and log_std (..., A)."""
         mean, log_std = self.output(features).chunk(2, -1)
-        return SquashedGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
+        return SquashedGaussian(mean, log_std.clamp(self.log_std_min, LOG_STD_MAX))
+
+
+class WideGaussianHead(SquashedGaussianHead):
+    """The same with the bounds of SAC's first implementation (and of Stable-Baselines3).
+
+    For weights that were trained with them: where the log-std is below the narrower bound, its
+    gradient would be cut off.
+    """
+
+    log_std_min = -20.0
 
 
 HEADS: dict[str, type[DeterministicHead] | type[SquashedGaussianHead]] = {
     "deterministic": DeterministicHead,
     "squashed_gaussian": SquashedGaussianHead,
+    "wide_gaussian": WideGaussianHead,
 }

@@ -1,8 +1,9 @@
 """Multi-layer perceptrons: alone, in an ensemble, and as a backbone without memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,18 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import EnsembleLinear, Linear
 from slipstream.networks.memory import Carry, Prepare, empty_window, push_frame, windows_before
 
+Activation = Literal["relu", "tanh", "elu", "silu", "gelu", "leaky_relu"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+    "elu": nn.functional.elu,
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+    "leaky_relu": nn.functional.leaky_relu,
+}
+"""Name -> function of a layer's output, which it may overwrite."""
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -18,6 +31,8 @@ class MLPConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer."""
+    activation: Activation = "relu"
+    """What follows each hidden layer."""
     frame_stack: int | None = None
     """Observations side by side, the present one included: a short memory without recurrence. None
     is 1, and 3 where something is hidden from the network."""
@@ -25,6 +40,7 @@ class MLPConfig:
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no network."""
         check_hidden("mlp.hidden", self.hidden)
+        check_activation("mlp.activation", self.activation)
         check_frame_stack("mlp.frame_stack", self.frame_stack)
 
 
@@ -32,6 +48,12 @@ def check_hidden(name: str, hidden: Sequence[int]) -> None:
     """Raise SlipstreamError unless there are hidden layers, each of at least one unit."""
     if not hidden or min(hidden) < 1:
         raise SlipstreamError(f"{name} is {tuple(hidden)}; give one width of at least 1 a layer")
+
+
+def check_activation(name: str, activation: str) -> None:
+    """Raise SlipstreamError unless there is such an activation."""
+    if activation not in ACTIVATIONS:
+        raise SlipstreamError(f"{name} is '{activation}'; choose one of {', '.join(ACTIVATIONS)}")
 
 
 def check_frame_stack(name: str, frame_stack: int | None) -> None:
@@ -84,7 +106,7 @@ class FrameStack(nn.Module):
 
 
 class MLPBackbone(nn.Module):
-    """Features of the present frame, or of a stack. ReLU after each layer, as in TD3 and SAC."""
+    """Features of the present frame, or of a stack. By default ReLU layers, as in TD3 and SAC."""
 
     loss_steps = 1
 
@@ -95,6 +117,7 @@ class MLPBackbone(nn.Module):
         sizes = (self.stack.feature_size, *config.hidden)
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
         self.feature_size = sizes[-1]
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
         """Frames (B, T, K), valid (B, T) -> features of the `last` steps (B, last, F)."""
@@ -102,7 +125,7 @@ class MLPBackbone(nn.Module):
 
     def _layers(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = torch.relu_(layer(x))
+            x = self.activation(layer(x))
         return x
 
     def memory_parameters(self) -> list[nn.Parameter]:
@@ -122,18 +145,24 @@ class MLPBackbone(nn.Module):
 class EnsembleMLP(nn.Module):
     """E independent perceptrons with one scalar output each, computed together.
 
-    `layer_norm` puts a LayerNorm without parameters before each ReLU, which kept the critics of
-    TD3 from over-estimating (see the method page of the documentation).
+    `layer_norm` puts a LayerNorm without parameters before each activation, which kept the critics
+    of TD3 from over-estimating (see the method page of the documentation).
     """
 
     def __init__(
-        self, n_members: int, input_size: int, hidden: Sequence[int], layer_norm: bool
+        self,
+        n_members: int,
+        input_size: int,
+        hidden: Sequence[int],
+        layer_norm: bool,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         sizes = (input_size, *hidden, 1)
         self.layers = nn.ModuleList(EnsembleLinear(n_members, a, b) for a, b in pairwise(sizes))
         self.n_members = n_members
         self.layer_norm = layer_norm
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor, members: int | None = None) -> Tensor:
         """X (..., K) -> (E, ...); `members` evaluates only the first few."""
@@ -144,5 +173,5 @@ class EnsembleMLP(nn.Module):
             if i < len(self.layers) - 1:
                 if self.layer_norm:
                     y = nn.functional.layer_norm(y, y.shape[-1:])
-                y = torch.relu_(y)
+                y = self.activation(y)
         return y.view(n_members, *x.shape[:-1])
