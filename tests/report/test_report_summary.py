@@ -5,7 +5,7 @@ from slipstream.report.summary import compare, duration, judge, number, signed, 
 from tests.report.sample_runs import config_of, write_folder
 
 
-def group(folder, outcomes, *, random=-10.0, end=100, **changes):
+def group(folder, outcomes, *, random=-10.0, end=100, gap=None, **changes):
     """Seeds that switch at step 40: (accelerator at the switch, transformer at the end)."""
     runs = []
     for seed, (accelerator, transformer) in enumerate(outcomes):
@@ -21,6 +21,7 @@ def group(folder, outcomes, *, random=-10.0, end=100, **changes):
                 "eval/accelerator/return": accelerator,
                 "eval/transformer/return": accelerator - 1.0,
             },
+            *([] if gap is None else [{"step": 40, "switch/imitation_gap": gap}]),
             {"step": 40, "stage": "accelerate", "event": "switch", "reason": "matched"},
             {**online, "eval/transformer/return": transformer},
             # The accelerator may be evaluated on: what it does later is not what was cloned.
@@ -142,3 +143,13 @@ def test_numbers_and_times_as_a_reader_wants_them():
     assert duration(42.2) == "42 s"
     assert duration(725) == "12 min 5 s"
     assert duration(3780) == "1 h 3 min"
+
+
+def test_what_could_not_be_imitated_is_told(tmp_path):
+    told = judge(group(tmp_path / "a", [(100.0, 160.0)], gap=0.38)).details
+    assert "The clone lacked 38% of what the accelerator had gained over random actions." in told
+    told = judge(group(tmp_path / "b", [(100.0, 160.0)], gap=0.38, privileged=["accelerator"]))
+    assert any("privileged" in detail for detail in told.details)
+    assert not any(
+        "lacked" in d for d in judge(group(tmp_path / "c", [(1.0, 2.0)], gap=0.1)).details
+    )

@@ -22,6 +22,8 @@ class RunSummary:
         steps: stage -> counted steps spent in it.
         switch_seconds: wall-clock at the switch.
         gain: final_transformer - handed_over, once it was evaluated after the switch.
+        imitation_gap: the share of the accelerator's rise above random that its clone lacked, at
+            the last check up to the switch.
     """
 
     run: Run
@@ -33,6 +35,7 @@ class RunSummary:
     steps: dict[str, int]
     switch_seconds: float | None
     gain: float | None
+    imitation_gap: float | None
 
 
 def summarise(run: Run) -> RunSummary:
@@ -60,7 +63,15 @@ def summarise(run: Run) -> RunSummary:
         steps=_steps_per_stage(run, switch_step),
         switch_seconds=run.wall_at(switch_step) if switch_step is not None else None,
         gain=gain,
+        imitation_gap=_last_until(run, "switch/imitation_gap", switch_step),
     )
+
+
+def _last_until(run: Run, name: str, step: int | None) -> float | None:
+    """The newest value of a metric, up to a step if there is one."""
+    series = run.series(name)
+    values = series.value if step is None else series.value[series.step <= step]
+    return float(values[-1]) if len(values) else None
 
 
 def _steps_per_stage(run: Run, switch_step: int | None) -> dict[str, int]:
@@ -151,6 +162,7 @@ def judge(summary: GroupSummary) -> Verdict:
         tone = "neutral"
         role = "trained alone" if actor == "accelerator" else "trained from scratch"
         headline = f"The {actor}, {role}, ended at {number(final.value)}."
+    details += _imitation(summary)
     never = len(summary.runs) - len(switched)
     if switched and never:
         details.append(f"{never} of {len(summary.runs)} seeds never switched.")
@@ -159,6 +171,22 @@ def judge(summary: GroupSummary) -> Verdict:
         times = "once" if rollbacks == 1 else f"{rollbacks} times"
         details.append(f"Training went back to its best snapshot {times}.")
     return Verdict(tone, headline, tuple(details))
+
+
+GAP_WORTH_TELLING = 0.1
+
+
+def _imitation(summary: GroupSummary) -> list[str]:
+    """What the clone did not take over from its accelerator, where that is much."""
+    gaps = [run.imitation_gap for run in summary.runs if run.imitation_gap is not None]
+    mean = sum(gaps) / len(gaps) if gaps else 0.0
+    if mean <= GAP_WORTH_TELLING:
+        return []
+    privileged = "accelerator" in (summary.group.runs[0].config.get("privileged") or ())
+    why = ": the accelerator was privileged and saw what the transformer cannot" * privileged
+    return [
+        f"The clone lacked {mean:.0%} of what the accelerator had gained over random actions{why}."
+    ]
 
 
 def compare(summaries: Sequence[GroupSummary]) -> Verdict:
