@@ -10,6 +10,7 @@ class Task:
     env_id: str
     algorithm: str = "sac"
     total_steps: int = 40_000
+    eval_every: int = 4_000
     arguments: tuple[str, ...] = ()
 
 
@@ -84,4 +85,60 @@ MEMORY = Study(
 )
 """The paper's masks: what is hidden, who finds it out, and what does it cost?"""
 
-STUDIES = {study.name: study for study in (LEARNING, MEMORY)}
+ALONE = ("--stages", "accelerate", "--cloning.no-enabled")
+
+
+def _corridor(length: int) -> Task:
+    context = str(length + 2)
+    return Task(
+        "slipstream/ProbeMemory-v0",
+        total_steps=6_000,
+        eval_every=500,
+        arguments=(
+            *("--preset", "memory-probe", "--env.kwargs", "delay", str(length)),
+            *("--networks.transformer.context-length", context),
+            *("--networks.recurrent.context-length", context),
+        ),
+    )
+
+
+PROBE = Study(
+    "probe",
+    {f"corridor-{length}": _corridor(length) for length in (4, 12, 24)},
+    {
+        "two-stage": Variant("Two stages, GRU first", "#0072B2"),
+        "scratch": Variant(
+            "Transformer from scratch, critic too",
+            "#D55E00",
+            (
+                *("--stages", "online", "--cloning.no-enabled"),
+                *("--networks.critic.memory", "transformer"),
+            ),
+        ),
+        "gru": Variant("GRU alone, critic too", "#CC79A7", ALONE),
+        "mlp": Variant("MLP policy, GRU critic", "#999999", (*ALONE, "--accelerator", "mlp")),
+    },
+)
+"""A cue to be remembered over a corridor: the best return is 1, without memory 0."""
+
+POPGYM = Study(
+    "popgym",
+    {
+        f"NoisyPositionOnlyPendulum{level}": Task(
+            f"popgym.envs:popgym-NoisyPositionOnlyPendulum{level}-v0",
+            total_steps=20_000,
+            eval_every=2_000,
+            arguments=("--networks.mlp.frame-stack", "4", "--networks.critic.frame-stack", "4"),
+        )
+        for level in ("Easy", "Hard")
+    },
+    {
+        "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
+        "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
+        "stacked": Variant("Stacked MLP alone", "#009E73", ACCELERATOR),
+        "lstm": Variant("LSTM alone", "#CC79A7", (*ACCELERATOR, "--accelerator", "lstm")),
+    },
+)
+"""POPGym (Morad et al. 2023, arXiv 2303.01859): angles with noise, no velocities."""
+
+STUDIES = {study.name: study for study in (LEARNING, MEMORY, PROBE, POPGYM)}

@@ -73,7 +73,7 @@ class Run:
             *options.arguments,
             *("--algorithm", options.algorithm, "--seed", str(self.seed)),
             *("--total-steps", str(options.total_steps)),
-            *("--eval.every", "4000", "--eval.episodes", "10"),
+            *("--eval.every", str(options.eval_every), "--eval.episodes", "10"),
             *("--checkpoint-every", "1000000", "--no-tensorboard", "--quiet"),
             *("--run-dir", str(folder)),
         ]
