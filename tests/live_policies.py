@@ -1,0 +1,78 @@
+"""Policies as they are loaded from a run, without a run."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from slipstream.config import RunConfig
+from slipstream.envs.setup import EnvConfig, open_env
+from slipstream.networks import BACKBONES, NetworksConfig, Normalizer, build_actor
+from slipstream.networks.mlp import MLPConfig
+from slipstream.networks.recurrent import RecurrentConfig
+from slipstream.networks.transformer import TransformerConfig
+from slipstream.policy import Policy, describe_policy
+from slipstream.stages.learners import algorithm_class
+
+
+class Kind(NamedTuple):
+    kind: str
+    algorithm: str
+    normalize: bool
+    networks: NetworksConfig = NetworksConfig()
+    extra: bool = False  # reads its previous action and reward, too
+
+
+def _transformer(**fields) -> NetworksConfig:
+    return NetworksConfig(transformer=TransformerConfig(d_model=8, n_layers=2, d_ff=8, **fields))
+
+
+NAMED = {
+    "mlp": Kind("mlp", "td3", False, NetworksConfig(mlp=MLPConfig((16, 8)))),
+    "mlp-stack": Kind("mlp", "sac", True, NetworksConfig(mlp=MLPConfig((16,), frame_stack=3))),
+    "lstm": Kind("lstm", "td3", True, NetworksConfig(recurrent=RecurrentConfig(8, 8, n_layers=2))),
+    "gru": Kind("gru", "sac", False, NetworksConfig(recurrent=RecurrentConfig(8, 8))),
+    "transformer": Kind("transformer", "sac", True, _transformer(context_length=4, gate="gru")),
+    "transformer-keys": Kind(
+        "transformer", "td3", True, _transformer(context_length=3, position="rotary"), True
+    ),
+}
+
+# A new backbone is tested at its default sizes without being named here.
+_named_kinds = {each.kind for each in NAMED.values()}
+KINDS = NAMED | {kind: Kind(kind, "sac", True) for kind in BACKBONES if kind not in _named_kinds}
+
+
+def live(name: str, env_id: str = "Pendulum-v1", max_episode_steps: int | None = None) -> Policy:
+    """One of KINDS with random weights, large enough that its inputs matter."""
+    kind = KINDS[name]
+    env = EnvConfig(
+        normalize_obs=kind.normalize,
+        max_episode_steps=max_episode_steps,
+        prev_action=kind.extra,
+        prev_reward=kind.extra,
+    )
+    opened = open_env(env_id, env, 1)
+    opened.close()
+    spec = opened.spec
+    torch.manual_seed(0)
+    normalizers = {}
+    if kind.normalize:
+        normalizers = {key: Normalizer(value.size) for key, value in spec.obs.items()}
+        for normalizer in normalizers.values():
+            size = len(normalizer.mean)
+            normalizer.observe(torch.randn(50, size) * (1 + torch.arange(size)) + 1)
+    head = algorithm_class(kind.algorithm).head
+    actor = build_actor(kind.kind, head, spec, tuple(spec.obs), kind.networks, normalizers)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    config = RunConfig(
+        env_id,
+        algorithm=kind.algorithm,
+        transformer=kind.kind,
+        networks=kind.networks,
+        env=replace(env, num_envs=1),
+    )
+    described = describe_policy(config, spec, "transformer", tuple(spec.obs))
+    return Policy(actor.eval().requires_grad_(False), spec, env, described)
