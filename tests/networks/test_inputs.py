@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from slipstream.errors import SlipstreamError
-from slipstream.networks import NetworksConfig, Normalizer
-from slipstream.networks.inputs import StateInput
+from slipstream.networks import BACKBONES, NetworksConfig, Normalizer
+from slipstream.networks.cnn import CNNConfig
+from slipstream.networks.inputs import Inputs
+from slipstream.networks.mlp import MLPConfig
 from slipstream.spec import ArraySpec, EnvSpec
 from tests.networks.policies import actor_of
 
@@ -37,13 +39,54 @@ def test_normalizer_survives_saving():
 
 def test_several_keys_lie_side_by_side():
     spec = {"state": ArraySpec((2,)), "goal": ArraySpec((1,))}
-    inputs = StateInput(spec, ("goal", "state"), {})
+    inputs = Inputs(spec, ("goal", "state"), {}, CNNConfig())
     obs = {"state": torch.ones(4, 3, 2), "goal": torch.zeros(4, 3, 1)}
     assert inputs.size == 3
     assert inputs.frames(obs)[0, 0].tolist() == [0.0, 1.0, 1.0]
 
 
-def test_an_image_is_refused():
+def test_an_image_is_encoded_once_and_lies_beside_vectors():
+    torch.manual_seed(0)
+    spec = {"rgb": ArraySpec((32, 32, 3), "uint8"), "state": ArraySpec((2,))}
+    cnn = CNNConfig(channels=(4, 8), kernels=(4, 3), strides=(4, 2), embed_size=6)
+    inputs = Inputs(spec, ("rgb", "state"), {}, cnn)
+    images = torch.randint(0, 256, (5, 3, 32, 32, 3), dtype=torch.uint8)
+    obs = {"rgb": images, "state": torch.ones(5, 3, 2)}
+    frames = inputs.frames(obs)
+    assert frames.shape == (5, 3, 8) and inputs.size == 8
+    torch.testing.assert_close(frames[..., 6:], obs["state"])
+    embedding = frames[..., :6]
+    torch.testing.assert_close(embedding.mean(-1), torch.zeros(5, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(inputs.frames({k: v[2, 1] for k, v in obs.items()}), frames[2, 1])
+    # An embedding that is there already is taken as it is.
+    known = {"rgb.embedding": 2 * embedding, "state": obs["state"]}
+    torch.testing.assert_close(inputs.frames(known)[..., :6], 2 * embedding)
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_acting_on_images_equals_training(kind):
+    torch.manual_seed(0)
+    spec = EnvSpec("test", {"rgb": ArraySpec((24, 24, 3), "uint8")}, (-1.0,), (1.0,))
+    cnn = CNNConfig(channels=(4,), kernels=(4,), strides=(4,), embed_size=6)
+    networks = NetworksConfig(cnn=cnn, mlp=MLPConfig((16,), frame_stack=3))
+    actor = actor_of(kind, networks, spec=spec)
+    images = torch.randint(0, 256, (2, 7, 24, 24, 3), dtype=torch.uint8)
+    whole = actor({"rgb": images}, torch.ones(2, 7, dtype=torch.bool), 7).mode
+    carry = actor.initial_carry(2)
+    for t in range(7):
+        output, carry = actor.step({"rgb": images[:, t]}, carry)
+        torch.testing.assert_close(output.mode, whole[:, t], rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_too_small_is_refused():
     spec = EnvSpec("test", {"rgb": ArraySpec((8, 8, 3), "uint8")}, (-1.0,), (1.0,))
-    with pytest.raises(SlipstreamError, match=r"rgb.*vectors"):
+    with pytest.raises(SlipstreamError, match=r"\(8, 8, 3\).*too small for layer 2"):
         actor_of("mlp", NetworksConfig(), spec=spec)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"channels": (4,)}, {"strides": (4, 0, 2)}, {"embed_size": 0}, {"segment": 0}]
+)
+def test_impossible_encoders_are_refused(fields):
+    with pytest.raises(SlipstreamError, match=next(iter(fields))):
+        CNNConfig(**fields)

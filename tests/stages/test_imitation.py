@@ -101,9 +101,9 @@ def test_half_of_the_updates_see_own_episodes(monkeypatch):
     for name in ("replay", "extra"):
         buffer = getattr(imitation, name)
 
-        def sample(*args, buffer=buffer, name=name, original=buffer.sample):
+        def sample(*args, buffer=buffer, name=name, original=buffer.sample, **kwargs):
             drawn.append(name)
-            return original(*args)
+            return original(*args, **kwargs)
 
         monkeypatch.setattr(buffer, "sample", sample)
     imitation.prepare_check()

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from slipstream.errors import SlipstreamError
 from slipstream.networks.actor import Actor
+from slipstream.networks.cnn import CNNConfig
 from slipstream.networks.critic import Critic, CriticConfig
 from slipstream.networks.heads import HEADS
-from slipstream.networks.inputs import Normalizer, StateInput
+from slipstream.networks.inputs import Inputs, Normalizer
 from slipstream.networks.memory import Backbone
 from slipstream.networks.mlp import FrameStack, MLPBackbone, MLPConfig
 from slipstream.networks.recurrent import GRUBackbone, LSTMBackbone, RecurrentConfig
@@ -28,6 +29,8 @@ class NetworksConfig:
     """The LSTM and GRU policies (and the memory of a critic that has one)."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     """The transformer policy (and the memory of a critic that has one)."""
+    cnn: CNNConfig = field(default_factory=CNNConfig)
+    """The encoder that goes before any of them where an observation is an image."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The twin critics."""
 
@@ -39,6 +42,16 @@ def common_context(networks: Sequence[Actor | Critic], loss_steps: int) -> int:
     back needs before its own first step that counts.
     """
     return max(each.context_length - each.loss_steps for each in networks) + loss_steps
+
+
+def common_loss_steps(network: Actor | Critic, segment: int) -> int:
+    """Trailing steps of a window that a network is trained on.
+
+    One that encodes images learns from `segment` consecutive steps at once, so that an image is
+    encoded once for all the steps that look at it.
+    """
+    encodes = any(parameter.requires_grad for parameter in network.inputs.encoders.parameters())
+    return max(network.loss_steps, segment if encodes else 1)
 
 
 BACKBONES = {
@@ -73,9 +86,9 @@ def build_actor(
     """A policy that reads the observations `keys`, with a backbone (BACKBONES) and head (HEADS).
 
     Raises:
-        SlipstreamError: no such backbone, or a key that is no vector.
+        SlipstreamError: no such backbone, or no such key.
     """
-    inputs = StateInput(spec.obs, keys, normalizers)
+    inputs = Inputs(spec.obs, keys, normalizers, config.cnn)
     backbone = build_backbone(kind, config, inputs.size)
     return Actor(inputs, backbone, HEADS[head](backbone.feature_size, spec.action_dim))
 
@@ -88,7 +101,7 @@ def build_critic(
     normalizers: Normalizers,
 ) -> Critic:
     """Twin critics; `layer_norm` is the algorithm's default where the config leaves it open."""
-    inputs = StateInput(spec.obs, keys, normalizers)
+    inputs = Inputs(spec.obs, keys, normalizers, config.cnn)
     if config.critic.memory == "none":
         memory = FrameStack(config.critic.frame_stack or 1, inputs.size)
     else:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from slipstream.batch import Obs
 from slipstream.networks.heads import Deterministic, SquashedGaussian
-from slipstream.networks.inputs import StateInput
+from slipstream.networks.inputs import Inputs
 from slipstream.networks.memory import Backbone, Carry
 
 
@@ -18,7 +18,7 @@ class Actor(nn.Module):
     step's window.
     """
 
-    def __init__(self, inputs: StateInput, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, inputs: Inputs, backbone: Backbone, head: nn.Module) -> None:
         """Put the parts together; `inputs.keys` are the observation keys that it reads."""
         super().__init__()
         self.inputs = inputs

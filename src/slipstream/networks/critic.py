@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from slipstream.batch import Obs
 from slipstream.errors import SlipstreamError
-from slipstream.networks.inputs import StateInput
+from slipstream.networks.inputs import Inputs
 from slipstream.networks.memory import Backbone
 from slipstream.networks.mlp import (
     Activation,
@@ -56,7 +56,7 @@ class Critic(nn.Module):
 
     def __init__(
         self,
-        inputs: StateInput,
+        inputs: Inputs,
         memory: Backbone,
         action_dim: int,
         config: CriticConfig,

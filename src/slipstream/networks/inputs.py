@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from slipstream.batch import Obs
 from slipstream.errors import SlipstreamError
+from slipstream.networks.cnn import CNN, CNNConfig
 from slipstream.spec import ArraySpec
 
 
@@ -46,36 +47,50 @@ class Normalizer(nn.Module):
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-self.clip, self.clip)
 
 
-class StateInput(nn.Module):
-    """Vector observations of the named keys, side by side: key -> (..., *) becomes (..., size)."""
+class Inputs(nn.Module):
+    """Observations of the named keys as one vector a frame: vectors as they are, images encoded.
+
+    An image is encoded where `frames` meets it, once; what a memory keeps are embeddings. Where an
+    observation holds an image's embedding already (`embedding_key`), that is taken.
+    """
 
     def __init__(
         self,
         obs_spec: Mapping[str, ArraySpec],
         keys: Sequence[str],
         normalizers: Mapping[str, Normalizer],
+        cnn: CNNConfig,
     ) -> None:
         super().__init__()
+        self.sizes: list[int] = []
+        encoders: dict[str, CNN] = {}
         for key in keys:
-            if key not in obs_spec or len(obs_spec[key].shape) != 1:
-                known = {name: spec.shape for name, spec in obs_spec.items()}
+            if key not in obs_spec:
                 raise SlipstreamError(
-                    f"this network reads vector observations, but '{key}' is not one of {known}; "
-                    "choose keys that are vectors"
+                    f"this network reads '{key}', which is not one of the observations "
+                    f"{', '.join(obs_spec)}; choose one of them"
                 )
+            shape = obs_spec[key].shape
+            if len(shape) == 3:
+                encoders[key] = CNN(cnn, shape)
+            self.sizes.append(cnn.embed_size if key in encoders else shape[0])
         self.keys = tuple(keys)
-        self.sizes = [obs_spec[key].shape[0] for key in keys]
         self.size = sum(self.sizes)
-        chosen = (
-            {key: normalizers[key] for key in keys if key in normalizers} if normalizers else {}
+        self.normalizers = nn.ModuleDict(
+            {key: normalizers[key] for key in keys if key in normalizers}
         )
-        self.normalizers = nn.ModuleDict(chosen)
+        self.encoders = nn.ModuleDict(encoders)
 
     def frames(self, obs: Obs) -> Tensor:
         """What a memory keeps of each observation: key -> (..., *) becomes (..., size), raw."""
-        if len(self.keys) == 1:
-            return obs[self.keys[0]]
-        return torch.cat([obs[key] for key in self.keys], -1)
+        parts = [self._part(key, obs) for key in self.keys]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _part(self, key: str, obs: Obs) -> Tensor:
+        if key not in self.encoders:
+            return obs[key]
+        embedded = obs.get(embedding_key(key))
+        return self.encoders[key](obs[key]) if embedded is None else embedded
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (..., size), normalized if the run normalizes.
@@ -90,3 +105,8 @@ class StateInput(nn.Module):
             for key, part in zip(self.keys, frames.split(self.sizes, -1), strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def embedding_key(key: str) -> str:
+    """The observation key of an image's embedding by a frozen encoder."""
+    return f"{key}.embedding"

@@ -1,6 +1,6 @@
 """The replay: one row per observation, windows of any length gathered by index arithmetic."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,7 @@ class ReplayBuffer:
         context_length: int = 1,
         loss_steps: int = 1,
         generator: torch.Generator | None = None,
+        keys: Collection[str] | None = None,
     ) -> Batch:
         """Draw windows uniformly over the transitions that they end with.
 
@@ -182,6 +183,7 @@ class ReplayBuffer:
             loss_steps: how many trailing steps count in the loss; those before them only warm up
                 a memory.
             generator: source of randomness on the buffer's device; None for torch's global one.
+            keys: observations to gather; None for all.
 
         Returns:
             A batch on the buffer's device; padded rows repeat the episode's first row.
@@ -210,7 +212,10 @@ class ReplayBuffer:
         valid = reach <= step[:, None]
         valid = to_tensor(valid) if self._rows.on_host else valid
         return Batch(
-            window={key: self._rows.gather(f"obs.{key}", windows) for key in self.spec.obs},
+            window={
+                key: self._rows.gather(f"obs.{key}", windows)
+                for key in (self.spec.obs if keys is None else keys)
+            },
             action=self._rows.gather("action", steps),
             reward=self._rows.gather("reward", steps),
             terminated=self._rows.gather("terminated", steps),
@@ -244,6 +249,26 @@ class ReplayBuffer:
             for name, rows in self._columns().items():
                 other._rows.tensors[name][start : start + kept] = rows[source]
             other._head[env] = kept - 1
+        other._pending[:] = self._pending
+        other._index_transitions()
+        return other
+
+    def rows(self, key: str) -> Tensor:
+        """All rows of an observation, (R, *), as they lie; those never written are zeros."""
+        return self._rows.tensors[f"obs.{key}"]
+
+    def with_columns(self, spec: EnvSpec, columns: Mapping[str, Tensor]) -> "ReplayBuffer":
+        """A buffer of the same rows that holds other observations.
+
+        Args:
+            spec: its observations; those that this buffer holds too are taken along.
+            columns: the new ones, key -> (R, *), row for row.
+        """
+        other = ReplayBuffer(spec, self.capacity, self.num_envs, self.device)
+        for name, rows in other._columns().items():
+            key = name.removeprefix("obs.")
+            rows.copy_(columns[key] if key in columns else self._rows.tensors[name])
+        other._head[:] = self._head
         other._pending[:] = self._pending
         other._index_transitions()
         return other

@@ -11,7 +11,7 @@ from slipstream.algorithms.cloning import Cloning
 from slipstream.batch import Batch
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
-from slipstream.networks import Actor, Critic, common_context
+from slipstream.networks import Actor, Critic, common_context, common_loss_steps
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
 from slipstream.stages.interact import rollout
@@ -76,6 +76,7 @@ class Imitation:
         replay: the run's replay.
         make_env: makes a single environment for extra episodes.
         extra_capacity: rows kept of extra episodes.
+        segment: consecutive steps drawn together where the student encodes images.
         seed: of the extra episodes.
     """
 
@@ -88,6 +89,7 @@ class Imitation:
         replay: ReplayBuffer,
         make_env: Callable[[], VecEnv],
         extra_capacity: int,
+        segment: int,
         seed: int,
     ) -> None:
         self.config = config
@@ -96,9 +98,10 @@ class Imitation:
         self.cloning = Cloning(student, config.lr, critic, config.ascent)
         # A recurrent teacher labels after a whole window rather than after its burn-in alone: what
         # it gives out then is nearer to what it does with the state of the whole episode.
+        self.loss_steps = common_loss_steps(student, segment)
         self.context_length = max(
-            common_context((student,), student.loss_steps),
-            teacher.context_length + student.loss_steps - 1,
+            common_context((student,), self.loss_steps),
+            teacher.context_length + self.loss_steps - 1,
         )
         self._make_env = make_env
         self._env: VecEnv | None = None
@@ -106,6 +109,9 @@ class Imitation:
         self.extra = ReplayBuffer(
             replay.spec, extra_capacity if needs_extra else 2, device=replay.device
         )
+        self.keys = {*student.inputs.keys, *teacher.inputs.keys}
+        if config.ascent:
+            self.keys |= {*critic.inputs.keys}
         self.burst: tuple[float, float] | None = None
         self._seed = seed
         self._num_collections = 0
@@ -161,9 +167,8 @@ class Imitation:
             replay = self.extra
         if replay.num_transitions(self.context_length) == 0:
             return {}
-        loss_steps = self.student.loss_steps
-        windows = num_windows(self.config.batch_size, loss_steps)
-        batch = replay.sample(windows, self.context_length, loss_steps)
+        windows = num_windows(self.config.batch_size, self.loss_steps)
+        batch = replay.sample(windows, self.context_length, self.loss_steps, keys=self.keys)
         return self.cloning.update(batch, self._label(batch))
 
     def _label(self, batch: Batch) -> Any:

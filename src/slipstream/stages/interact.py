@@ -13,6 +13,11 @@ from slipstream.networks.memory import Carry, reset_carry
 from slipstream.replay.buffer import ReplayBuffer
 
 Explore = Callable[[Any], Tensor]
+Embed = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+def _as_it_is(obs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    return obs
 
 
 def to_tensors(obs: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
@@ -32,17 +37,26 @@ class Interaction:
         env: the environments.
         replay: where rows go.
         normalizers: take in each observation while it runs.
+        embed: replaces images by embeddings before anybody sees them; None leaves them.
     """
 
-    def __init__(self, env: VecEnv, replay: ReplayBuffer, normalizers: Normalizers) -> None:
+    def __init__(
+        self,
+        env: VecEnv,
+        replay: ReplayBuffer,
+        normalizers: Normalizers,
+        embed: Embed | None = None,
+    ) -> None:
         self.env = env
         self.replay = replay
         self.normalizers = normalizers
+        self._embed: Embed = embed or _as_it_is
+        self._obs: Mapping[str, np.ndarray] = {}
         self.carry: Carry = {}
 
     def begin(self, actor: Actor, seed: int | None = None) -> None:
         """Start new episodes everywhere with this actor; unfinished ones count as truncated."""
-        obs = self.env.reset(seed)
+        obs = self._obs = self._embed(self.env.reset(seed))
         self.replay.begin(obs)
         self.carry = actor.initial_carry(self.env.num_envs)
         self._observe(obs, np.ones(self.env.num_envs, dtype=bool))
@@ -56,27 +70,30 @@ class Interaction:
             random: act uniformly instead; the actor's memory still moves along.
         """
         device = actor.device
-        output, carry = actor.step(to_tensors(self.env.current_obs, device), self.carry)
+        output, carry = actor.step(to_tensors(self._obs, device), self.carry)
         if random:
             action = random_action(self.env.num_envs, self.env.spec.action_dim)
         else:
             with torch.no_grad():
                 action = explore(output).cpu()
         result = self.env.step(action.numpy())
+        next_obs = self._embed(result.next_obs)
+        ended = result.obs is not result.next_obs
+        obs = self._obs = self._embed(result.obs) if ended else next_obs
         self.replay.add(
             action,
             result.reward,
             result.terminated,
             result.truncated,
-            result.next_obs,
+            next_obs,
             result.acted if not result.acted.all() else None,
         )
         if result.started.any():
-            self.replay.begin(result.obs, result.started)
+            self.replay.begin(obs, result.started)
             started = torch.as_tensor(result.started).to(device)
             carry = reset_carry(carry, actor.initial_carry(self.env.num_envs), started)
         self.carry = carry
-        self._observe(result.obs, result.acted | result.started)
+        self._observe(obs, result.acted | result.started)
         return result
 
     def _observe(self, obs: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
@@ -95,9 +112,10 @@ class Interaction:
         """
         exact = self.env.load_state_dict(state["env"])
         self.carry = dict(state["carry"])
+        self._obs = self._embed(self.env.current_obs)
         if not exact:
             restarted = self.env.restarted
-            self.replay.begin(self.env.current_obs, restarted)
+            self.replay.begin(self._obs, restarted)
             fresh = actor.initial_carry(self.env.num_envs)
             self.carry = reset_carry(self.carry, fresh, torch.as_tensor(restarted))
         return exact

@@ -19,6 +19,9 @@ class OnlineConfig:
     thousand steps."""
     carry_alpha: bool = True
     """Take SAC's temperature along."""
+    freeze_encoder: bool = True
+    """Of a transformer that reads images and was cloned: leave its encoder as cloning made it, and
+    keep embeddings in the replay in place of images."""
     guard_fraction: float = 0.5
     """Go back to the best snapshot when the return, above random, falls below this share of the
     best; 0 never does."""

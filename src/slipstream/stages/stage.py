@@ -1,5 +1,6 @@
 """A stage: who collects, who learns, and who is cloned meanwhile."""
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +23,7 @@ class Stage:
         batch_size: steps an update learns from; with several in a window, fewer windows.
         context_length: steps of a window.
         loss_steps: its trailing steps that count in the loss.
+        keys: observations that actor and critics read.
         imitation: clones the transformer from the collector (stage 1), or None.
     """
 
@@ -34,6 +36,7 @@ class Stage:
         batch_size: int,
         context_length: int,
         loss_steps: int,
+        keys: Collection[str],
         imitation: Imitation | None = None,
     ) -> None:
         self.name = name
@@ -43,6 +46,7 @@ class Stage:
         self.batch_size = batch_size
         self.context_length = context_length
         self.loss_steps = loss_steps
+        self.keys = keys
         self.imitation = imitation
 
     @property
@@ -55,7 +59,10 @@ class Stage:
         metrics: dict[str, Tensor] = {}
         for _ in range(num_updates):
             batch = self.replay.sample(
-                num_windows(self.batch_size, self.loss_steps), self.context_length, self.loss_steps
+                num_windows(self.batch_size, self.loss_steps),
+                self.context_length,
+                self.loss_steps,
+                keys=self.keys,
             )
             metrics |= self.learner.update(batch)
         return metrics
