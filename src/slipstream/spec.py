@@ -9,6 +9,9 @@ import numpy as np
 PRIVILEGED = "privileged"
 """The observation key that only the networks of a run named as privileged may read."""
 
+SIM_STATE = "sim_state"
+"""The observation key of a simulator's state (float64), of which images are rendered on demand."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:

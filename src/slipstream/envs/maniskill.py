@@ -1,0 +1,416 @@
+"""ManiSkill 3 tasks as plain Gymnasium environments on the CPU, with images on demand.
+
+Physics runs on the CPU, one environment a process at most; images are rendered on a GPU where
+there is one, else by Mesa's Vulkan driver. https://github.com/haosulab/ManiSkill
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+
+from slipstream.envs.pixels import Images
+from slipstream.errors import SlipstreamError
+
+PACKAGES = "scripts/install-system-packages maniskill"
+"""Installs the Vulkan driver."""
+
+_CONTROL_MODE = "pd_joint_delta_pos"
+
+# All are of version 1. Known by name, so that one can be told what is missing where ManiSkill is.
+_NAMES = frozenset(
+    """
+    AnymalC-Reach AnymalC-Spin ArchitecTHOR_SceneManipulation AssemblingKits DrawSVG
+    DrawTriangle Empty FMBAssembly1Easy InsertFlower LiftPegUpright MS-AntRun MS-AntWalk
+    MS-CartpoleBalance MS-CartpoleSwingUp MS-HopperHop MS-HopperStand MS-HumanoidRun
+    MS-HumanoidStand MS-HumanoidWalk OpenCabinetDoor OpenCabinetDrawer PegInsertionSide
+    PickClutterYCB PickCube PickCubeSO100 PickCubeWidowXAI PickSingleYCB PlaceSphere
+    PlugCharger PokeCube PullCube PullCubeTool PushCube PushT PutCarrotOnPlateInScene
+    PutEggplantInBasketScene PutSpoonOnTableClothInScene
+    ReplicaCADPrepareGroceriesTrain_SceneManipulation
+    ReplicaCADPrepareGroceriesVal_SceneManipulation ReplicaCADSetTableTrain_SceneManipulation
+    ReplicaCADSetTableVal_SceneManipulation ReplicaCADTidyHouseTrain_SceneManipulation
+    ReplicaCADTidyHouseVal_SceneManipulation ReplicaCAD_SceneManipulation RoboCasaKitchen
+    RollBall RotateSingleObjectInHandLevel0 RotateSingleObjectInHandLevel1
+    RotateSingleObjectInHandLevel2 RotateSingleObjectInHandLevel3 RotateValveLevel0
+    RotateValveLevel1 RotateValveLevel2 RotateValveLevel3 RotateValveLevel4 SO100GraspCube
+    SceneManipulation StackCube StackGreenCubeOnYellowCubeBakedTexInScene StackPyramid
+    TableTopFreeDraw TriFingerRotateCubeLevel0 TriFingerRotateCubeLevel1
+    TriFingerRotateCubeLevel2 TriFingerRotateCubeLevel3 TriFingerRotateCubeLevel4 TurnFaucet
+    TwoRobotPickCube TwoRobotStackCube UnitreeG1PlaceAppleInBowl UnitreeG1Stand
+    UnitreeG1TransportBox UnitreeGo2-Reach UnitreeH1Stand
+    """.split()  # noqa: SIM905 - one a line would be longer than the rest
+)
+
+# What ManiSkill does not say of its own tasks: id -> what to download.
+_UNDECLARED_ASSETS = {
+    r"OpenCabinetDoor-v1": "partnet_mobility_cabinet",
+    r"ArchitecTHOR_.*": "AI2THOR",
+    r"ReplicaCAD_.*|SceneManipulation-v1": "ReplicaCAD",
+    r"ReplicaCAD.+_.*": "ReplicaCADRearrange",
+}
+
+# Tasks whose episodes, other than by a new scene, depend on the episode before (contact forces in
+# the first observation, the solver's memory), so that a saved one could not be replayed.
+_NEEDS_NEW_SCENE = re.compile(r"MS-.*")
+
+# What would tell, beside the image, where things are that the image is to be looked at for: the
+# goal of PullCube lies at a fixed distance from where its cube starts.
+_TELLS = {"PullCube-v1": ("extra.goal_pos",)}
+
+
+def is_maniskill(env_id: str) -> bool:
+    """Whether the id is a ManiSkill task: one of its own, or one registered with it since."""
+    name = env_id.rpartition(":")[2]
+    if name.removesuffix("-v1") in _NAMES:
+        return True
+    registration = sys.modules.get("mani_skill.utils.registration")
+    return registration is not None and name in registration.REGISTERED_ENVS
+
+
+class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
+    """One ManiSkill task: the full state as a float32 vector, `info["success"]`.
+
+    Every episode follows from a seed of its own, drawn from `np_random` where `reset` is given
+    none, so that it can be replayed from that generator's state.
+
+    While training, success cuts the episode: it is reported as truncated, for nothing is lost in
+    it, and a policy that is paid for every step would else learn to avoid it. Failure terminates.
+    In evaluation (ManiSkill's protocol) neither ends the episode, and each has a new scene.
+
+    Attributes:
+        base: ManiSkill's own environment.
+        proprioception: components of the state that ManiSkill shows beside images (joints, tool,
+            goals that cannot be seen), without what would give away what is to be looked for.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - gymnasium's own
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        env_id: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+        image_size: int = 64,
+        evaluation: bool = False,
+    ) -> None:
+        """Make the task.
+
+        Args:
+            env_id: ManiSkill's id.
+            env_kwargs: keyword arguments of the task (`control_mode`, `robot_uids`, `reward_mode`,
+                `reconfiguration_freq`, ...), and `max_episode_steps`.
+            image_size: height and width of the cameras' images in pixels.
+            evaluation: follow ManiSkill's protocol for evaluation.
+
+        Raises:
+            SlipstreamError: ManiSkill, a Vulkan driver or the task's files are missing, with the
+                command that gets them; or the task cannot be made with these arguments.
+        """
+        kwargs = {
+            "render_backend": None,
+            "control_mode": _CONTROL_MODE,
+            "reconfiguration_freq": int(evaluation or bool(_NEEDS_NEW_SCENE.match(env_id))),
+            "sensor_configs": {
+                "width": image_size,
+                "height": image_size,
+                "shader_pack": "minimal",
+            },
+            **(env_kwargs or {}),
+        }
+        self._env = _make(env_id, kwargs, ignore_terminations=evaluation)
+        self.base: Any = self._env.unwrapped
+        self.spec = dataclasses.replace(
+            gym.spec(env_id), max_episode_steps=_time_limit(self._env), kwargs={}
+        )
+        self.observation_space = _vector(self._env.observation_space)
+        self.action_space = cast("gym.spaces.Box", self._env.action_space)
+        self.proprioception = _proprioception(self.base, _TELLS.get(env_id, ()))
+        self.moved = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode."""
+        super().reset(seed=seed)
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))
+        obs, info = self._env.reset(seed=seed % 2**32, options=options)
+        self.moved = False
+        return np.asarray(obs, np.float32), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one step."""
+        if self.moved:
+            raise RuntimeError("render_state moved the scene: reset before the next step")
+        obs, reward, terminated, truncated, info = self._env.step(action)
+        if terminated and info.get("success") and not info.get("fail"):
+            terminated, truncated = False, True
+        return np.asarray(obs, np.float32), float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> np.ndarray:
+        """(H, W, 3) uint8, the view that ManiSkill means for people."""
+        return np.asarray(self._env.render())
+
+    def close(self) -> None:
+        """Release the scene."""
+        self._env.close()
+
+
+class ManiSkillCameras:
+    """Renders a ManiSkill task: all of its sensors side by side as channels, or one of them."""
+
+    def __init__(
+        self, env: ManiSkillEnv, textures: Sequence[str] = ("rgb",), camera: str | None = None
+    ) -> None:
+        """Choose what to render.
+
+        Args:
+            env: the task.
+            textures: observation keys, of `rgb` and `depth`. A depth of d metres is shown as
+                255 d / (1 + d), in steps of 9 mm at half a metre; 0 is where there is nothing.
+            camera: one of the task's sensors; None takes all.
+
+        Raises:
+            SlipstreamError: no such sensor, or the task has none.
+        """
+        self._env, self._textures = env, tuple(textures)
+        names = list(env.base.scene.sensors)
+        if not names or camera not in (None, *names):
+            raise SlipstreamError(
+                f"{env.spec and env.spec.id} has no camera{f' {camera!r}' if camera else ''}: "
+                + (f"choose of {', '.join(names)}" if names else "show its state instead")
+            )
+        self._names = names if camera is None else [camera]
+        # Before the first episode nothing is in its place, but shapes are what they will be.
+        self._parts = [(key, part.shape[-1]) for key, part in self._state_parts()]
+
+    @property
+    def spaces(self) -> Mapping[str, gym.spaces.Box]:
+        """Images of all cameras, 3 channels each in `rgb` and 1 in `depth`."""
+        config = self._env.base.scene.sensors[self._names[0]].config
+        channels = {"rgb": 3 * len(self._names), "depth": len(self._names)}
+        return {
+            key: gym.spaces.Box(0, 255, (config.height, config.width, channels[key]), np.uint8)
+            for key in self._textures
+        }
+
+    @property
+    def state_size(self) -> int:
+        """Poses and velocities of everything that moves."""
+        return sum(size for _, size in self._parts)
+
+    def render(self) -> Images:
+        """Images of the present."""
+        base = self._env.base
+        for hidden in base._hidden_objects:
+            hidden.hide_visual()
+        base.scene.update_render(update_sensors=True, update_human_render_cameras=False)
+        sensors = [base.scene.sensors[name] for name in self._names]
+        for sensor in sensors:
+            sensor.capture()
+        views = [
+            sensor.get_obs(
+                rgb="rgb" in self._textures,
+                depth="depth" in self._textures,
+                position=False,
+                segmentation=False,
+            )
+            for sensor in sensors
+        ]
+        images = {}
+        for key in self._textures:
+            image = np.concatenate([view[key][0].numpy(force=True) for view in views], -1)
+            images[key] = _shown_depth(image) if key == "depth" else np.ascontiguousarray(image)
+        return images
+
+    def sim_state(self) -> np.ndarray:
+        """Poses and velocities of everything that moves, float32 numbers in float64."""
+        parts = [part[0].numpy(force=True) for _, part in self._state_parts()]
+        return np.concatenate(parts, dtype=np.float64)
+
+    def render_state(self, state: np.ndarray) -> Images:
+        """Images of a stored state; afterwards the environment must be reset before it is stepped.
+
+        What a new scene would change (the shape of a peg) is no part of the state.
+        """
+        import torch
+
+        row = torch.as_tensor(state, dtype=torch.float32)[None]
+        tree: dict[str, dict[str, Any]] = {}
+        for ((kind, name), _), part in zip(
+            self._parts, row.split([size for _, size in self._parts], -1), strict=True
+        ):
+            tree.setdefault(kind, {})[name] = part
+        self._env.base.set_state_dict(tree)
+        self._env.moved = True
+        return self.render()
+
+    def _state_parts(self) -> Iterator[tuple[tuple[str, str], Any]]:
+        """((kind, name), (1, n)) for everything that moves."""
+        state = self._env.base.get_state_dict()
+        for kind in ("actors", "articulations"):
+            for name, part in state.get(kind, {}).items():
+                yield (kind, name), part
+
+    def close(self) -> None:
+        """Nothing to release: the cameras belong to the scene."""
+
+
+def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym.Env[Any, Any]:
+    """ManiSkill's environment, on the CPU and without batches; its mistakes in one line."""
+    # Without the first, a missing file is asked for on the terminal.
+    os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")
+    os.environ.setdefault("MS_RENDERER_LOG_LEVEL", "critical")
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # as in `gl.open_context`
+    if importlib.util.find_spec("mani_skill") is None:
+        raise SlipstreamError(
+            f"{env_id} is a ManiSkill task, and ManiSkill is not installed: make setup-maniskill"
+        )
+    importlib.import_module("mani_skill.envs")  # registers the tasks
+    logging.getLogger("mani_skill").setLevel(logging.ERROR)
+    name = env_id.rpartition(":")[2]
+    _check_assets(name, kwargs)
+    kwargs["render_backend"] = kwargs["render_backend"] or _render_backend()
+    try:
+        env = gym.make(
+            env_id,
+            **{
+                "num_envs": 1,
+                "obs_mode": "state",
+                "sim_backend": "physx_cpu",
+                "render_mode": "rgb_array",
+                "disable_env_checker": True,
+                **kwargs,
+            },
+        )
+    except RuntimeError as error:
+        if re.search(r"vk::|rendering device|physical device|Vulkan", str(error)) is None:
+            raise
+        raise SlipstreamError(
+            f"{env_id} needs a Vulkan device, even to show its state only ({_line(error)}): "
+            f"{PACKAGES}; `slipstream doctor` tells what is there"
+        ) from error
+    except AssertionError as error:
+        if "supported modes" not in str(error):
+            raise
+        asked = kwargs["control_mode"]
+        if asked == _CONTROL_MODE:  # not the user's choice: take the robot's first
+            return _make(env_id, {**kwargs, "control_mode": None}, ignore_terminations)
+        raise SlipstreamError(
+            f"{env_id} has no control mode '{asked}': choose one of {_modes(error)}"
+        ) from error
+    except FileNotFoundError as error:
+        raise SlipstreamError(_missing(name, [name], str(error.filename or error))) from error
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise SlipstreamError(f"{env_id} cannot be made with {kwargs}: {_line(error)}") from error
+    wrappers: Any = importlib.import_module("mani_skill.utils.wrappers")
+    return wrappers.CPUGymWrapper(env, ignore_terminations=ignore_terminations)
+
+
+def _check_assets(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Raise SlipstreamError where files of the task or its robot have not been downloaded."""
+    agents: Any = importlib.import_module("mani_skill.agents.registration").REGISTERED_AGENTS
+    tasks: Any = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
+    assets: Any = importlib.import_module("mani_skill.utils.assets")
+    if name not in tasks:
+        raise SlipstreamError(f"ManiSkill has no task '{name}'; it has {', '.join(tasks)}")
+    task = tasks[name]
+    robots = kwargs.get("robot_uids")
+    if robots is None:
+        parameter = inspect.signature(task.cls.__init__).parameters.get("robot_uids")
+        robots = None if parameter is None else parameter.default
+    groups = [*(task.asset_download_ids or ())]
+    for robot in robots if isinstance(robots, tuple | list) else (robots,):
+        if isinstance(robot, str) and robot in agents:
+            groups += agents[robot].asset_download_ids
+    missing = [
+        group
+        for group in groups
+        if not all(
+            assets.is_data_source_downloaded(source)
+            for source in assets.expand_data_group_into_individual_data_source_ids(group)
+        )
+    ]
+    if missing:
+        raise SlipstreamError(_missing(name, missing, ", ".join(missing)))
+
+
+def _missing(name: str, groups: Sequence[str], what: str) -> str:
+    for pattern, group in _UNDECLARED_ASSETS.items():
+        if re.fullmatch(pattern, name):
+            groups = [group]
+    commands = " && ".join(f"python -m mani_skill.utils.download_asset {each}" for each in groups)
+    return f"{name} needs files that are not here ({what}): {commands}"
+
+
+def _render_backend() -> str:
+    try:
+        importlib.import_module("sapien").Device("cuda")
+    except RuntimeError:
+        return "cpu"
+    return "gpu"
+
+
+def _shown_depth(millimetres: np.ndarray) -> np.ndarray:
+    metres = millimetres.astype(np.float32) / 1000
+    return np.rint(255 * metres / (1 + metres)).astype(np.uint8)
+
+
+def _proprioception(base: Any, tells: Sequence[str]) -> tuple[int, ...]:
+    """Components of the flattened state that ManiSkill shows beside images, except `tells`."""
+    info = base.get_info()
+    full = _leaves(base._get_obs_state_dict(info))
+    everything = base.obs_mode_struct
+    base.obs_mode_struct = dataclasses.replace(everything, state=False, state_dict=False)
+    shown = _leaves({"agent": base._get_obs_agent(), "extra": base._get_obs_extra(info)})
+    base.obs_mode_struct = everything
+    kept: list[int] = []
+    start = 0
+    for name, size in full.items():
+        if name in shown and name not in tells:
+            kept += range(start, start + size)
+        start += size
+    return tuple(kept)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    """Path -> number of components, in the order in which ManiSkill flattens an observation."""
+    leaves: dict[str, int] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = int(np.prod(np.shape(value)))
+    return leaves
+
+
+def _vector(space: gym.Space[Any]) -> gym.spaces.Box:
+    return gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+
+
+def _time_limit(env: gym.Env[Any, Any]) -> int | None:
+    while isinstance(env, gym.Wrapper):
+        if type(env).__name__ == "TimeLimitWrapper":
+            return cast("Any", env)._max_episode_steps
+        env = env.env
+    return None
+
+
+def _modes(error: Exception) -> str:
+    return str(error).partition("supported modes: ")[2].strip("[]").replace("'", "")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
