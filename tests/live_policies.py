@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 
 def _transformer(**fields) -> NetworksConfig:
-    return NetworksConfig(transformer=TransformerConfig(d_model=8, n_layers=2, d_ff=8, **fields))
+    return NetworksConfig(transformer=TransformerConfig(d_model=8, d_ff=8, **fields))
 
 
 NAMED = {
@@ -32,9 +32,13 @@ NAMED = {
     "mlp-stack": Kind("mlp", "sac", True, NetworksConfig(mlp=MLPConfig((16,), frame_stack=3))),
     "lstm": Kind("lstm", "td3", True, NetworksConfig(recurrent=RecurrentConfig(8, 8, n_layers=2))),
     "gru": Kind("gru", "sac", False, NetworksConfig(recurrent=RecurrentConfig(8, 8))),
-    "transformer": Kind("transformer", "sac", True, _transformer(context_length=4, gate="gru")),
+    "transformer": Kind("transformer", "sac", True, _transformer(context_length=4, n_layers=2)),
     "transformer-keys": Kind(
-        "transformer", "td3", True, _transformer(context_length=3, position="rotary"), True
+        "transformer",
+        "td3",
+        True,
+        _transformer(context_length=3, position="rotary", gate="gru"),
+        True,
     ),
 }
 

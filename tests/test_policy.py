@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_evaluation_compares_two_policies_on_the_states_of_the_first():
 
 
 def test_an_episode_without_end_is_told_of(monkeypatch):
-    monkeypatch.setattr("slipstream.evaluate.MAX_STEPS", 50)
+    monkeypatch.setattr(sys.modules["slipstream.evaluate"], "MAX_STEPS", 50)
     env = make_env("Pendulum-v1", env_kwargs={"max_episode_steps": 1000})
     with pytest.raises(SlipstreamError, match=r"did not end within 50 .*max-episode-steps"):
         evaluate(None, env, [0])

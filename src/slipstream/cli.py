@@ -1,4 +1,4 @@
-"""The command line: train, resume, evaluate, report, presets."""
+"""The command line: train, resume, evaluate, export, report, presets."""
 
 import dataclasses
 import inspect
@@ -127,15 +127,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise SlipstreamError(
             f"--episodes {options.episodes} must be at least 1, --seed {options.seed} at least 0"
         )
-    from slipstream.evaluate import evaluate
-    from slipstream.policy import load_policy
+    from slipstream.policy import evaluate_policy, load_policy
 
     policy = load_policy(options.run, options.checkpoint)
     spec = policy.spec
-    env = policy.open_env(options.episodes)
-    seeds = range(options.seed, options.seed + options.episodes)
-    evaluation = evaluate(policy.actor, env, seeds)
-    env.close()
+    evaluation = evaluate_policy(policy, options.episodes, options.seed)
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
         return 0
@@ -143,6 +139,37 @@ def evaluate(arguments: Sequence[str]) -> int:
     print(f"{spec.env_id}: return {evaluation.mean:.1f}{spread} over {options.episodes} episodes")
     if evaluation.successes is not None:
         print(f"success_once {sum(evaluation.successes) / options.episodes:.2f}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a trained policy for where Slipstream is not: one step of it, the memory in and out."""
+
+    run: Positional[Path]
+    """A run's folder, one of its checkpoints, or a folder that holds a policy alone."""
+    to: Literal["onnx", "torch-export", "safetensors"] = "onnx"
+    """onnx writes a script beside the file that needs numpy and onnxruntime alone; safetensors is
+    the weights and their description."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint of a run."""
+    out: Path | None = None
+    """The folder to write; export/<format> in the run's folder by default."""
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`slipstream export RUN --to FORMAT`."""
+    options = tyro.cli(ExportOptions, args=arguments, prog="slipstream export")
+    from slipstream.export import export_policy
+    from slipstream.policy import load_policy
+
+    policy = load_policy(options.run, options.checkpoint)
+    out = options.out
+    if out is None:
+        run = options.run.absolute()
+        inside = [folder.parent for folder in (run, *run.parents) if folder.name == "checkpoints"]
+        out = (inside[0] if inside else options.run) / "export" / options.to
+    print(export_policy(policy, out, options.to))
     return 0
 
 
@@ -191,6 +218,7 @@ COMMANDS = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate,
+    "export": export,
     "report": report,
     "presets": presets,
 }
@@ -204,7 +232,8 @@ class Command:
     """
 
     command: Annotated[
-        Literal["train", "resume", "evaluate", "report", "presets"], tyro.conf.Positional
+        Literal["train", "resume", "evaluate", "export", "report", "presets"],
+        tyro.conf.Positional,
     ]
     """What to do."""
 
