@@ -85,6 +85,23 @@ def hidden_velocities() -> EnvConfig:
     return EnvConfig(observe=ObservationConfig(mask="positions"))
 
 
+def pixels(env_id: str) -> RunConfig:
+    """From images alone, taught by an accelerator and critic that see the state: for MuJoCo ids."""
+    return RunConfig(
+        env_id=env_id,
+        preset="pixels",
+        total_steps=40_000,
+        env=EnvConfig(obs="rgb"),
+        privileged=("accelerator", "critic"),
+        # Nothing is cloned before it is needed: encoding images is what costs here.
+        cloning=CloningConfig(every=0, burst=1_000, own_episodes=3),
+        switch=SwitchConfig(rule="at_step", latest=0.7),
+        # A frame is 12 KiB: 20,000 of them are 250 MB.
+        accelerate=AccelerateConfig(replay_capacity=20_000),
+        eval=EvalConfig(every=7_000, episodes=3),
+    )
+
+
 def memory_probe(env_id: str) -> RunConfig:
     """A cue to be remembered over a corridor: made for slipstream/ProbeMemory-v0."""
     context = 16
@@ -193,6 +210,7 @@ PRESETS: dict[str, Preset] = {
     "pomdp": pomdp,
     "lstm": lstm,
     "privileged": privileged,
+    "pixels": pixels,
     "memory-probe": memory_probe,
     "pendulum": pendulum,
     "paper/mdp-td3": paper_mdp_td3,
