@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from slipstream.algorithms.cloning import action_error
-from slipstream.envs.vec_env import VecEnv
+from slipstream.envs.vec_env import Episode, VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor
 from slipstream.networks.memory import Carry
@@ -25,9 +25,11 @@ class Evaluation:
     Attributes:
         returns: undiscounted, in the order of the seeds.
         lengths: steps of each episode.
-        successes: whether each reported success; None if the environment never does.
+        successes: whether each reported success at any step; None if the environment never does.
         num_steps: env steps that were taken, those behind an episode's end included.
         action_error: mean squared difference to another policy's actions on these states.
+        successes_at_end: whether each reported success at its last step; None where one reported
+            nothing then.
     """
 
     returns: tuple[float, ...]
@@ -35,6 +37,7 @@ class Evaluation:
     successes: tuple[bool, ...] | None
     num_steps: int
     action_error: float | None = None
+    successes_at_end: tuple[bool, ...] | None = None
 
     @cached_property
     def mean(self) -> float:
@@ -51,6 +54,8 @@ class Evaluation:
         }
         if self.successes is not None:
             values[f"eval/{actor}/success_once"] = float(np.mean(self.successes))
+        if self.successes_at_end is not None:
+            values[f"eval/{actor}/success_at_end"] = float(np.mean(self.successes_at_end))
         return values
 
 
@@ -73,7 +78,7 @@ def evaluate(
     carry: Carry = {} if actor is None else actor.initial_carry(env.num_envs)
     other_carry: Carry = {} if compare is None else compare.initial_carry(env.num_envs)
     # Carries are never reset here: what an environment does behind its first episode is ignored.
-    finished: dict[int, tuple[float, int, bool | None]] = {}
+    finished: dict[int, Episode] = {}
     running = np.ones(env.num_envs, dtype=bool)
     errors: list[torch.Tensor] = []
     num_steps = 0
@@ -97,17 +102,19 @@ def evaluate(
         for episode in result.episodes:
             if running[episode.env_index]:
                 running[episode.env_index] = False
-                finished[episode.env_index] = (
-                    episode.episode_return,
-                    episode.length,
-                    episode.success,
-                )
+                finished[episode.env_index] = episode
         obs = result.obs
-    returns, lengths, successes = zip(*(finished[i] for i in range(env.num_envs)), strict=True)
+    episodes = [finished[i] for i in range(env.num_envs)]
     return Evaluation(
-        returns=returns,
-        lengths=lengths,
-        successes=None if None in successes else successes,
+        returns=tuple(episode.episode_return for episode in episodes),
+        lengths=tuple(episode.length for episode in episodes),
+        successes=_all_or_none([episode.success for episode in episodes]),
         num_steps=num_steps,
         action_error=float(torch.cat(errors).mean()) if errors else None,
+        successes_at_end=_all_or_none([episode.success_at_end for episode in episodes]),
     )
+
+
+def _all_or_none(values: list[bool | None]) -> tuple[bool, ...] | None:
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import gymnasium as gym
@@ -69,10 +70,13 @@ _TELLS = {"PullCube-v1": ("extra.goal_pos",)}
 
 
 def is_maniskill(env_id: str) -> bool:
-    """Whether the id is a ManiSkill task: one of its own, or one registered with it since."""
-    name = env_id.rpartition(":")[2]
+    """Whether the id is a ManiSkill task: one of its own, or one that a `module:` registers."""
+    module, _, name = env_id.rpartition(":")
     if name.removesuffix("-v1") in _NAMES:
         return True
+    if module and importlib.util.find_spec("mani_skill") is not None:
+        with suppress(ImportError):  # is told of where the environment is made
+            importlib.import_module(module)
     registration = sys.modules.get("mani_skill.utils.registration")
     return registration is not None and name in registration.REGISTERED_ENVS
 
@@ -116,10 +120,11 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
             SlipstreamError: ManiSkill, a Vulkan driver or the task's files are missing, with the
                 command that gets them; or the task cannot be made with these arguments.
         """
+        name = env_id.rpartition(":")[2]
         kwargs = {
             "render_backend": None,
             "control_mode": _CONTROL_MODE,
-            "reconfiguration_freq": int(evaluation or bool(_NEEDS_NEW_SCENE.match(env_id))),
+            "reconfiguration_freq": int(evaluation or bool(_NEEDS_NEW_SCENE.match(name))),
             "sensor_configs": {
                 "width": image_size,
                 "height": image_size,
@@ -127,14 +132,14 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
             },
             **(env_kwargs or {}),
         }
-        self._env = _make(env_id, kwargs, ignore_terminations=evaluation)
+        self._env = _make(name, kwargs, ignore_terminations=evaluation)
         self.base: Any = self._env.unwrapped
         self.spec = dataclasses.replace(
-            gym.spec(env_id), max_episode_steps=_time_limit(self._env), kwargs={}
+            gym.spec(name), max_episode_steps=_time_limit(self._env), kwargs={}
         )
         self.observation_space = _vector(self._env.observation_space)
         self.action_space = cast("gym.spaces.Box", self._env.action_space)
-        self.proprioception = _proprioception(self.base, _TELLS.get(env_id, ()))
+        self.proprioception = _proprioception(self.base, _TELLS.get(name, ()))
         self.moved = False
 
     def reset(
@@ -277,9 +282,8 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
             f"{env_id} is a ManiSkill task, and ManiSkill is not installed: make setup-maniskill"
         )
     importlib.import_module("mani_skill.envs")  # registers the tasks
-    logging.getLogger("mani_skill").setLevel(logging.ERROR)
-    name = env_id.rpartition(":")[2]
-    _check_assets(name, kwargs)
+    importlib.import_module("mani_skill").logger.setLevel(logging.ERROR)
+    _check_assets(env_id, kwargs)
     kwargs["render_backend"] = kwargs["render_backend"] or _render_backend()
     try:
         env = gym.make(
@@ -310,7 +314,7 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
             f"{env_id} has no control mode '{asked}': choose one of {_modes(error)}"
         ) from error
     except FileNotFoundError as error:
-        raise SlipstreamError(_missing(name, [name], str(error.filename or error))) from error
+        raise SlipstreamError(_missing(env_id, [env_id], str(error.filename or error))) from error
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise

@@ -1,5 +1,6 @@
 """What the policy sees of an environment, and what a privileged accelerator sees beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -44,7 +45,10 @@ class ObservationConfig:
 
 
 def observe(
-    env: gym.Env[Any, Any], config: ObservationConfig, privileged: bool
+    env: gym.Env[Any, Any],
+    config: ObservationConfig,
+    privileged: bool,
+    visible: Sequence[int] | None = None,
 ) -> gym.Env[Any, Any]:
     """Show a policy only what the configuration lets it see.
 
@@ -56,6 +60,8 @@ def observe(
         env: an environment with a vector observation (n,).
         config: the mask and the disturbances.
         privileged: keep the full, clean, present observation beside what the policy sees.
+        visible: the components that there are for the policy before any mask, which counts among
+            them; None for all.
 
     Returns:
         `env` itself where there is nothing to do. Else an environment that shows the policy's
@@ -66,12 +72,14 @@ def observe(
         SlipstreamError: the observation is not a vector (of floats, for noise), or the mask does
             not fit.
     """
-    if not privileged and config == ObservationConfig():
+    if not privileged and visible is None and config == ObservationConfig():
         return env
     vector_space(env)
     clean = None
     if privileged:
         clean = env = _Clean(env)
+    if visible is not None:
+        env = MaskObservation(env, visible)
     if config.noise > 0:
         env = NoiseObservation(env, config.noise)
     if config.drop > 0:

@@ -7,6 +7,7 @@ are used.
 """
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, SupportsFloat, cast
@@ -156,6 +157,19 @@ def render_state(env: gym.Env[Any, Any], state: np.ndarray) -> Images:
             f"{np.shape(state)}: use the states of the same environment"
         )
     return cameras.render_state(state)
+
+
+def is_mujoco_env(env: gym.Env[Any, Any]) -> bool:
+    """Whether an environment is one that `MujocoCameras` renders."""
+    module: Any = sys.modules.get("gymnasium.envs.mujoco.mujoco_env")
+    return module is not None and isinstance(env.unwrapped, module.MujocoEnv)
+
+
+def shows_images(env: gym.Env[Any, Any]) -> bool:
+    """Whether an environment shows images of its own: (H, W, C) uint8."""
+    space = env.observation_space
+    parts = space.values() if isinstance(space, gym.spaces.Dict) else (space,)
+    return any(part.dtype == np.uint8 and len(part.shape or ()) == 3 for part in parts)
 
 
 class MujocoCameras:

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from slipstream.errors import SlipstreamError
-from slipstream.spec import ArraySpec
+from slipstream.spec import SIM_STATE, ArraySpec
 
 
 def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]:
@@ -25,10 +25,13 @@ def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]
         SlipstreamError: the space is neither a Box nor a Dict of Boxes.
     """
     if isinstance(space, gym.spaces.Dict) and space.spaces:
-        return {
+        specs = {
             str(key): _array_spec(part, f"{env_id} (key {key!r})")
             for key, part in space.spaces.items()
         }
+        if SIM_STATE in specs:  # as the simulator has it, that it can be put back
+            specs[SIM_STATE] = ArraySpec(specs[SIM_STATE].shape, "float64")
+        return specs
     array = _array_spec(space, env_id)
     return {"rgb" if array.dtype == "uint8" else "state": array}
 

@@ -14,12 +14,14 @@ class Episode:
         episode_return: undiscounted sum of its rewards.
         length: its number of transitions.
         success: whether the environment reported success at any step; None if it never reports.
+        success_at_end: whether it reported success at the last step; None if it reported nothing.
     """
 
     env_index: int
     episode_return: float
     length: int
     success: bool | None
+    success_at_end: bool | None
 
 
 @dataclass(frozen=True)

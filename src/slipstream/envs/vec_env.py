@@ -152,9 +152,10 @@ class VecEnv:
             self._keep_previous(action, reward)
             self._add_previous(next_obs, ~acted)
             self._add_previous(obs, started)
-        if infos:
-            self._note_success(infos, acted, done)
-        episodes = tuple(self._end_episode(i) for i in np.flatnonzero(done)) if any_done else ()
+        reported = self._note_success(infos, acted, done) if infos else {}
+        episodes: tuple[Episode, ...] = ()
+        if any_done:
+            episodes = tuple(self._end_episode(i, reported.get(i)) for i in np.flatnonzero(done))
         self.current_obs = obs
         reward = reward.astype(np.float32)
         return StepResult(
@@ -246,17 +247,22 @@ class VecEnv:
         self._success = np.full(self.num_envs, -1, np.int8)  # -1: never reported
         self._reset_is_due = np.zeros(self.num_envs, bool)  # by the next step (NEXT_STEP only)
 
-    def _note_success(self, infos: Mapping[str, Any], acted: np.ndarray, done: np.ndarray) -> None:
+    def _note_success(
+        self, infos: Mapping[str, Any], acted: np.ndarray, done: np.ndarray
+    ) -> dict[np.intp, bool]:
+        """Remember which episodes have succeeded; returns what each environment reported now."""
+        reported: dict[np.intp, bool] = {}
         for i in np.flatnonzero(acted):
             success = success_flag(infos, i, bool(done[i]))
             if success is not None:
+                reported[i] = success
                 self._success[i] = max(self._success[i], int(success))
+        return reported
 
-    def _end_episode(self, i: np.intp) -> Episode:
-        success = None if self._success[i] < 0 else bool(self._success[i])
-        episode = Episode(
-            int(i), float(self._episode_return[i]), int(self._episode_length[i]), success
-        )
+    def _end_episode(self, i: np.intp, at_end: bool | None) -> Episode:
+        once = None if self._success[i] < 0 else bool(self._success[i])
+        length = int(self._episode_length[i])
+        episode = Episode(int(i), float(self._episode_return[i]), length, once, at_end)
         self._episode_return[i], self._episode_length[i], self._success[i] = 0.0, 0, -1
         return episode
 
@@ -333,6 +339,7 @@ def make_env(
     env_kwargs: Mapping[str, Any] | None = None,
     prev_action: bool = False,
     prev_reward: bool = False,
+    context: str | None = None,
 ) -> VecEnv:
     """Make a vectorised environment.
 
@@ -346,6 +353,7 @@ def make_env(
             among them.
         prev_action: show each environment's previous action (see `VecEnv`).
         prev_reward: show its previous reward.
+        context: how processes are started, a method of `multiprocessing`; None takes its default.
 
     Raises:
         SlipstreamError: unknown id, missing package, unsupported space, bad `num_envs`.
@@ -359,7 +367,7 @@ def make_env(
         return VecEnv(env, prev_action=prev_action, prev_reward=prev_reward)
     factories = env_factories(env, num_envs, env_kwargs or {})
     # SAME_STEP: no call is spent on a reset. No copies there: the adapter makes its own.
-    vector_class = AsyncVectorEnv if parallel else SyncVectorEnv
+    vector_class = partial(AsyncVectorEnv, context=context) if parallel else SyncVectorEnv
     return VecEnv(
         vector_class(
             [partial(record, factory, os.getpid()) for factory in factories],
