@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 BENCH_STAMP := $(VENV)/.setup-bench-stamp
+MANISKILL_STAMP := $(VENV)/.setup-maniskill-stamp
 # The exact pin, and before anything that depends on it: left to itself, pip may pick a build of
 # torch with several gigabytes of CUDA libraries. Override with e.g. `make setup TORCH=torch==2.14.0`.
 TORCH ?= $(shell sed -n 's/^\(torch==[^ ]*\)/\1/p' constraints.txt)
@@ -21,10 +22,10 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench demo test lint format type docs bench clean
+.PHONY: help setup setup-bench setup-maniskill demo test lint format type docs bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(STAMP) ## make .venv with the pinned packages
 
@@ -45,6 +46,14 @@ setup-bench: $(BENCH_STAMP) ## add the peers that the benchmarks run against
 
 $(BENCH_STAMP): $(STAMP)
 	@$(PIP) -c constraints.txt -e '.[bench]'
+	@touch $@
+
+setup-maniskill: $(MANISKILL_STAMP) ## add ManiSkill (1.2 GB) and what it needs of the system
+	@scripts/install-system-packages pixels maniskill
+
+$(MANISKILL_STAMP): $(STAMP)
+	@echo "Installing ManiSkill into $(VENV) (1.2 GB) ..."
+	@$(PIP) -c constraints.txt -e '.[maniskill]'
 	@touch $@
 
 demo: setup ## train both stages on HalfCheetah-v5 and write the report
