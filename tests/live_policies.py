@@ -32,7 +32,7 @@ NAMED = {
     "mlp-stack": Kind("mlp", "sac", True, NetworksConfig(mlp=MLPConfig((16,), frame_stack=3))),
     "lstm": Kind("lstm", "td3", True, NetworksConfig(recurrent=RecurrentConfig(8, 8, n_layers=2))),
     "gru": Kind("gru", "sac", False, NetworksConfig(recurrent=RecurrentConfig(8, 8))),
-    "transformer": Kind("transformer", "sac", True, _transformer(context_length=4, n_layers=2)),
+    "transformer": Kind("transformer", "sac", True, _transformer(context_length=3, n_layers=2)),
     "transformer-keys": Kind(
         "transformer",
         "td3",

@@ -79,7 +79,8 @@ class PolicyStep(nn.Module):
         if remembered is not None:
             carry[PREV_ACTION] = action
         # Clipped last: rounding may step over a bound.
-        return torch.clamp(action * self.scale + self.centre, self.low, self.high), carry
+        rescaled = torch.addcmul(self.centre, action, self.scale)
+        return torch.clamp(rescaled, self.low, self.high), carry
 
     def read(self, obs: Observation) -> tuple[dict[str, Tensor], bool]:
         """Observations as a user has them, as tensors.
