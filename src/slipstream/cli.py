@@ -139,6 +139,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     print(f"{spec.env_id}: return {evaluation.mean:.1f}{spread} over {options.episodes} episodes")
     if evaluation.successes is not None:
         print(f"success_once {sum(evaluation.successes) / options.episodes:.2f}")
+    if evaluation.successes_at_end is not None:
+        print(f"success_at_end {sum(evaluation.successes_at_end) / options.episodes:.2f}")
     return 0
 
 
@@ -212,6 +214,27 @@ def presets(arguments: Sequence[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Tell what is installed and works here, and how to get what does not."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """`slipstream doctor`."""
+    options = tyro.cli(DoctorOptions, args=arguments, prog="slipstream doctor")
+    from slipstream.doctor import all_required, examine, show
+
+    findings = list(examine()) if options.json else show(examine())
+    ok = all_required(findings)
+    if options.json:
+        found = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"ok": ok, "findings": found}))
+    return 0 if ok else 1
+
+
 INTERRUPTED = 130  # what shells make of Ctrl-C: 128 + SIGINT
 
 COMMANDS = {
@@ -221,6 +244,7 @@ COMMANDS = {
     "export": export,
     "report": report,
     "presets": presets,
+    "doctor": doctor,
 }
 
 
@@ -232,7 +256,7 @@ class Command:
     """
 
     command: Annotated[
-        Literal["train", "resume", "evaluate", "export", "report", "presets"],
+        Literal["train", "resume", "evaluate", "export", "report", "presets", "doctor"],
         tyro.conf.Positional,
     ]
     """What to do."""
