@@ -16,7 +16,7 @@ from tyro.conf import Suppress
 from slipstream.envs.setup import EnvConfig, Scalar
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
-from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
 from slipstream.stages.online import OnlineConfig
@@ -51,7 +51,7 @@ class RunConfig:
     """One training run, both stages."""
 
     env_id: Suppress[str]
-    """Gymnasium id, such as HalfCheetah-v5."""
+    """Gymnasium id, such as HalfCheetah-v5, or the import path of a function that makes one."""
     preset: Suppress[str] = "default"
     """The preset this configuration started from."""
     seed: int = 0
@@ -64,7 +64,11 @@ class RunConfig:
     algorithm: str = "sac"
     """td3 or sac."""
     accelerator: str = "mlp"
-    """The policy network of stage 1: mlp, lstm or gru (or transformer)."""
+    """The policy network of stage 1: mlp, lstm or gru (or transformer). Or a policy that exists
+    already: sb3:model.zip, slipstream:RUN, onnx:policy.onnx, python:my_pkg.module:function."""
+    accelerator_normalize: str | None = None
+    """With accelerator=sb3: the VecNormalize statistics (a .pkl file) that its observations are
+    normalized by; by default those found beside it, `none` for none."""
     transformer: str = "transformer"
     """The policy network of stage 2: transformer (or mlp, lstm or gru, for comparison)."""
     privileged: tuple[Role, ...] = ()
@@ -76,7 +80,8 @@ class RunConfig:
     utd_ratio: float = 1.0
     """Updates for each env step."""
     learning_starts: int = 2_000
-    """Env steps of uniformly random actions before the first update."""
+    """Env steps before the first update: of uniformly random actions, or of the accelerator's own
+    where it existed before the run."""
     env: EnvConfig = field(default_factory=EnvConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     networks: NetworksConfig = field(default_factory=NetworksConfig)
@@ -122,11 +127,11 @@ class RunConfig:
                 f"stages are {self.stages}; choose 'accelerate online', 'accelerate' or 'online'"
             )
         algorithm_class(self.algorithm)
-        for name in ("accelerator", "transformer"):
-            if getattr(self, name) not in BACKBONES:
-                raise SlipstreamError(
-                    f"{name} is '{getattr(self, name)}'; choose one of {', '.join(BACKBONES)}"
-                )
+        if self.transformer not in BACKBONES:
+            raise SlipstreamError(
+                f"transformer is '{self.transformer}'; choose one of {', '.join(BACKBONES)}"
+            )
+        self._check_accelerator()
         if len(self.stages) == 2 and not self.cloning.enabled:
             raise SlipstreamError(
                 "cloning.enabled is False, but stage 2 starts from the clone; leave one stage out"
@@ -134,8 +139,13 @@ class RunConfig:
         self._check_memory()
 
     @property
+    def brings_accelerator(self) -> bool:
+        """Whether the accelerator is a policy that existed before the run."""
+        return parse_source(self.accelerator) is not None
+
+    @property
     def kinds(self) -> dict[str, str]:
-        """Actor -> its kind of network (BACKBONES), for the actors that the run has."""
+        """Actor -> its kind of network (BACKBONES) or its source, for the actors of the run."""
         kinds: dict[str, str] = {}
         if "accelerate" in self.stages:
             kinds["accelerator"] = self.accelerator
@@ -151,7 +161,7 @@ class RunConfig:
         on masked HalfCheetah went from nothing to a third of what it does with full observations.
         """
         networks = self.networks
-        hides = self.env.observe.hides
+        hides = self.env.observe.hides or "state" not in self.env.parts
 
         def stack(chosen: int | None, sees_all: bool) -> int:
             return chosen or (HIDDEN_FRAME_STACK if hides and not sees_all else 1)
@@ -161,6 +171,23 @@ class RunConfig:
         sees_all = "critic" in self.privileged
         chosen = stack(networks.critic.frame_stack, sees_all)
         return replace(networks, mlp=mlp, critic=replace(networks.critic, frame_stack=chosen))
+
+    def _check_accelerator(self) -> None:
+        if self.accelerator not in BACKBONES and not self.brings_accelerator:
+            raise SlipstreamError(
+                f"accelerator is '{self.accelerator}'; choose one of {', '.join(BACKBONES)}, or "
+                f"{', '.join(SCHEMES.values())}"
+            )
+        if self.accelerator_normalize is not None and not self.accelerator.startswith("sb3:"):
+            raise SlipstreamError(
+                f"accelerator_normalize is {self.accelerator_normalize}, but the accelerator is "
+                f"{self.accelerator}; it belongs to one of sb3:model.zip"
+            )
+        if self.brings_accelerator and "transformer" not in self.kinds:
+            raise SlipstreamError(
+                f"accelerator is {self.accelerator} and nothing is cloned from it, so there is no "
+                "policy to train; leave cloning.enabled on"
+            )
 
     def _check_memory(self) -> None:
         name, context = max(self._contexts().items(), key=lambda item: item[1])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from slipstream import checkpoint
+from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.errors import SlipstreamError
 from slipstream.replay.buffer import ReplayBuffer
@@ -27,7 +28,7 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
     if run_dir is None:
         run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
     trainer = Trainer(config, run_dir, show_progress=show_progress)
-    describe_run(run_dir, to_dict(config))
+    describe_run(run_dir, to_dict(trainer.config))
     return trainer.run()
 
 
@@ -47,6 +48,8 @@ def describe(config: RunConfig) -> list[str]:
         capacity = getattr(config, stage).replay_capacity
         num_bytes = ReplayBuffer.bytes_required(team.spec, capacity, config.env.num_envs)
         lines.append(f"replay of stage {stage}: {capacity:,} rows, {num_bytes / 2**20:.1f} MiB")
+    if team.brought is not None:
+        lines.append(f"accelerator {describe_brought(team.brought)}")
     lines.append(f"matrix products: {trainer.matmul}")
     trainer.close()
     return lines

@@ -4,12 +4,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from slipstream import checkpoint
+from slipstream.accelerators import bring, bring_again, describe_brought, settled
 from slipstream.allocator import keep_freed_memory
 from slipstream.config import RunConfig, team_config
 from slipstream.envs.setup import open_env
@@ -64,8 +66,13 @@ class Trainer:
 
         self.config, self.run_dir = config, run_dir
         self.env = self._make_env(config.env.num_envs, config.env.parallel)
-        self.referee = Referee(config, self._make_env)
-        self.team = Team(team_config(config), self.env.spec, lambda: self._make_env(1))
+        if state is None:
+            brought = bring(config, self.env.spec)
+        else:
+            brought = bring_again(state.get("accelerator"), config, self.env.spec)
+        self.config = config = settled(config, brought)
+        self.referee = Referee(config, partial(self._make_env, evaluation=True))
+        self.team = Team(team_config(config), self.env.spec, lambda: self._make_env(1), brought)
         self.step = self.num_updates = 0
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}
@@ -73,7 +80,7 @@ class Trainer:
         self.metrics: dict[str, Any] = {}
         self.stopped = self.finished = False
         self.stage = self.team.enter(config.stages[0])
-        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizers)
+        self.interaction = self._interact()
         self.exact = True
         self.log_position: int | None = None
         if state is not None:
@@ -108,6 +115,7 @@ class Trainer:
         try:
             with self.logger, self.progress, first_interrupt_calls(self.stop):
                 if self.step == 0:
+                    self._tell_of_accelerator()
                     self.interaction.begin(self.stage.collector, config.seed)
                     self._look()
                 elif self.log_position is not None:
@@ -116,7 +124,8 @@ class Trainer:
                     before = self.step
 
                     # Act: one step in every environment.
-                    random = self.stage is self._first_stage and before < config.learning_starts
+                    warming = self.stage is self._first_stage and before < config.learning_starts
+                    random = warming and self.team.brought is None
                     with self._timed("act"):
                         result = self.interaction.step(
                             self.stage.collector, self.stage.learner.explore, random
@@ -131,7 +140,7 @@ class Trainer:
                         )
 
                     # Learn: policy and critics, and the clone beside them.
-                    if not random and self.stage.ready:
+                    if not warming and self.stage.ready:
                         self._learn(before)
 
                     # Look: evaluate, hand over, go back if it fell apart.
@@ -201,7 +210,7 @@ class Trainer:
         self.stage = self.team.enter("online", before)
         if before.imitation is not None:
             before.imitation.close()
-        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizers)
+        self.interaction = self._interact()
         self.interaction.begin(self.stage.collector)
         self.referee.hand_over()
         self._remember_best()
@@ -234,9 +243,19 @@ class Trainer:
         )
         self._tell("resume", exactly)
 
-    def _make_env(self, num_envs: int, parallel: bool = False) -> VecEnv:
+    def _tell_of_accelerator(self) -> None:
+        if self.team.brought is not None:
+            self._tell("accelerator", describe_brought(self.team.brought))
+
+    def _make_env(self, num_envs: int, parallel: bool = False, evaluation: bool = False) -> VecEnv:
         config = self.config
-        return open_env(config.env_id, config.env, num_envs, parallel, bool(config.privileged))
+        privileged = bool(config.privileged)
+        return open_env(config.env_id, config.env, num_envs, parallel, privileged, evaluation)
+
+    def _interact(self) -> Interaction:
+        team = self.team
+        embed = None if team.embedder is None else team.embedder.obs
+        return Interaction(self.env, team.replay, team.normalizers, embed)
 
     def _keep(self, prefix: str, metrics: dict[str, Any]) -> None:
         for name, value in metrics.items():
@@ -314,6 +333,7 @@ class Trainer:
             "matmul": self.matmul,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.config.device) if on_gpu else None,
+            "accelerator": None if self.team.brought is None else self.team.brought.recipe,
             "team": self.team.state_dict(),
             "stage_state": self.stage.state_dict(),
             "interaction": self.interaction.state_dict(),
@@ -327,7 +347,7 @@ class Trainer:
             self.stage = self.team.enter(state["stage"], self.stage)
         self.team.load_state_dict(state["team"])
         self.stage.load_state_dict(state["stage_state"])
-        self.interaction = Interaction(self.env, self.team.replay, self.team.normalizers)
+        self.interaction = self._interact()
         self.referee.load_state_dict(state["referee"])
         for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])

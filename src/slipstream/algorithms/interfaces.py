@@ -23,6 +23,10 @@ class StochasticOutput(PolicyOutput, Protocol):
     mean: Tensor
     log_std: Tensor
 
+    def sample(self) -> Tensor:
+        """Actions (..., A)."""
+        ...
+
     def rsample_with_log_prob(self) -> tuple[Tensor, Tensor]:
         """Actions (..., A) and their log-probabilities (...)."""
         ...
@@ -36,7 +40,7 @@ class DeterministicActor(Protocol):
         ...
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """What an optimizer moves."""
+        """What an optimizer moves, as far as `requires_grad` is on."""
         ...
 
     def memory_parameters(self) -> Iterable[nn.Parameter]:

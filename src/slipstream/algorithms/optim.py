@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 
 
+def movable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Those that may be moved; none of a frozen network's."""
+    return [parameter for parameter in parameters if parameter.requires_grad]
+
+
 class FusedAdam:
     """Adam (Kingma and Ba 2015) over a fixed list of parameters.
 
@@ -22,7 +27,10 @@ class FusedAdam:
         apart: Iterable[nn.Parameter | Tensor] = (),
         apart_lr: float | None = None,
     ) -> None:
-        """Move `parameters` at `lr`; those that are also in `apart` at `apart_lr`, unless None."""
+        """Move `parameters`, of which there may be none, at `lr`.
+
+        Those that are also in `apart` are moved at `apart_lr`, unless that is None.
+        """
         self.parameters = list(parameters)
         ids = {id(p) for p in apart} if apart_lr is not None else set[int]()
         rates = {True: lr if apart_lr is None else apart_lr, False: lr}
@@ -33,7 +41,8 @@ class FusedAdam:
                 self.groups.append((rate, which))
         self.exp_avg = [torch.zeros_like(p) for p in self.parameters]
         self.exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
-        self.num_steps = torch.zeros((), device=self.parameters[0].device)
+        device = self.parameters[0].device if self.parameters else None
+        self.num_steps = torch.zeros((), device=device)
 
     def minimize(self, loss: Tensor) -> None:
         """One step down the gradient of a scalar loss, with respect to these parameters alone."""

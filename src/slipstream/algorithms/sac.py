@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slipstream.algorithms.interfaces import EnsembleCritic, StochasticActor
-from slipstream.algorithms.optim import FusedAdam
+from slipstream.algorithms.optim import FusedAdam, movable
 from slipstream.algorithms.targets import bootstrapped, loss_columns, masked_mean, polyak, td_loss
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
@@ -57,7 +57,12 @@ class SACConfig:
 
 
 class SAC:
-    """One stochastic policy with its temperature, twin critics and their targets."""
+    """One stochastic policy with its temperature, twin critics and their targets.
+
+    A policy without parameters to move (none, or `requires_grad` off) stays as it is: then this is
+    policy evaluation, and the temperature is set to what the policy's spread says (see
+    `_balance`).
+    """
 
     critic_layer_norm = False
     head = "squashed_gaussian"
@@ -73,7 +78,7 @@ class SAC:
         self.config = config
         self.actor, self.critic, self.critic_target = actor, critic, critic_target
         self.log_alpha = log_alpha
-        self.actor_parameters = list(actor.parameters())
+        self.actor_parameters = movable(actor.parameters())
         self.critic_parameters = list(critic.parameters())
         self.critic_target_parameters = list(critic_target.parameters())
         self.actor_optimizer = FusedAdam(
@@ -88,8 +93,9 @@ class SAC:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the critics, the policy, the temperature and the target critics.
 
-        Returns detached scalars: critic_loss, actor_loss, q, target_q, alpha, entropy,
-        action_saturation (the share of action components whose mode is beyond 0.95).
+        Returns detached scalars: critic_loss, q, target_q, alpha and, where the policy moves,
+        actor_loss, entropy, action_saturation (the share of action components whose mode is beyond
+        0.95).
         """
         config = self.config
         action, reward, terminated, mask = loss_columns(batch)
@@ -108,7 +114,23 @@ class SAC:
         critic_loss = td_loss(q, target_q, mask)
         self.critic_optimizer.minimize(critic_loss)
 
-        output = self.actor(obs, obs_valid, last)
+        improve = self._improve if self.actor_parameters else self._balance
+        metrics = improve(batch, alpha, mask)
+        polyak(self.critic_target_parameters, self.critic_parameters, config.tau)
+        self.num_updates += 1
+        return {
+            "critic_loss": critic_loss.detach(),
+            "q": masked_mean(q[0].detach(), mask),
+            "target_q": masked_mean(target_q, mask),
+            "alpha": alpha.squeeze(0),
+            **metrics,
+        }
+
+    def _improve(self, batch: Batch, alpha: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """Move the policy, and the temperature towards the target entropy."""
+        config = self.config
+        obs, obs_valid = batch.obs, batch.obs_valid
+        output = self.actor(obs, obs_valid, batch.loss_steps)
         policy_action, log_prob = output.rsample_with_log_prob()
         policy_q = self.critic(obs, obs_valid, policy_action).amin(0)
         actor_loss = masked_mean(alpha * log_prob - policy_q, mask)
@@ -118,22 +140,36 @@ class SAC:
         if config.tune_alpha:
             target_entropy = config.target_entropy
             if target_entropy is None:
-                target_entropy = -float(action.shape[-1])
+                target_entropy = -float(policy_action.shape[-1])
             # The gradient of log_alpha * (entropy - target); the paper writes alpha for log_alpha,
             # which only rescales the step.
             self.alpha_optimizer.step([(entropy - target_entropy).reshape(1)])
-
-        polyak(self.critic_target_parameters, self.critic_parameters, config.tau)
-        self.num_updates += 1
         return {
-            "critic_loss": critic_loss.detach(),
             "actor_loss": actor_loss.detach(),
-            "q": masked_mean(q[0].detach(), mask),
-            "target_q": masked_mean(target_q, mask),
-            "alpha": alpha.squeeze(0),
             "entropy": entropy,
             "action_saturation": (output.mean.detach().abs() > 1.83).float().mean(),
         }
+
+    def _balance(self, batch: Batch, alpha: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """Leave the policy alone, and move the temperature to where its spread would be best.
+
+        A frozen policy's entropy never answers to the temperature, so tuning that towards a target
+        would drive it to nothing or beyond all bounds. But at SAC's optimum the last widening of
+        the policy costs in value what it gains in entropy: with a = mode + d, that is
+        alpha = -E[dQ/da . d] for each action component. So stage 2, whose policy starts as this
+        one's clone, starts with a temperature that fits the rewards of the task.
+        """
+        obs, obs_valid = batch.obs, batch.obs_valid
+        with torch.no_grad():
+            output = self.actor(obs, obs_valid, batch.loss_steps)
+            action = output.sample()
+        action.requires_grad_()
+        q = self.critic(obs, obs_valid, action).amin(0)
+        (slope,) = torch.autograd.grad(q.sum(), [action])
+        cost = -masked_mean((slope * (action.detach() - output.mode)).mean(-1), mask)
+        if self.config.tune_alpha:
+            self.alpha_optimizer.step([alpha - cost])
+        return {"spread_cost": cost}
 
     def explore(self, output: Any) -> Tensor:
         """The action to take: a sample, (N, A) in [-1, 1]."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slipstream.algorithms.interfaces import DeterministicActor, EnsembleCritic
-from slipstream.algorithms.optim import FusedAdam
+from slipstream.algorithms.optim import FusedAdam, movable
 from slipstream.algorithms.targets import bootstrapped, loss_columns, masked_mean, polyak, td_loss
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
@@ -62,7 +62,11 @@ class TD3Config:
 
 
 class TD3:
-    """One policy, twin critics and the targets of both."""
+    """One policy, twin critics and the targets of both.
+
+    A policy without parameters to move (none, or `requires_grad` off) stays as it is: then this is
+    policy evaluation, and the policy may be its own target.
+    """
 
     critic_layer_norm = True
     head = "deterministic"
@@ -78,7 +82,7 @@ class TD3:
         self.config = config
         self.actor, self.actor_target = actor, actor_target
         self.critic, self.critic_target = critic, critic_target
-        self.actor_parameters = list(actor.parameters())
+        self.actor_parameters = movable(actor.parameters())
         self.critic_parameters = list(critic.parameters())
         self.actor_optimizer = FusedAdam(
             self.actor_parameters, config.actor_lr, actor.memory_parameters(), config.memory_lr
@@ -86,7 +90,8 @@ class TD3:
         self.critic_optimizer = FusedAdam(
             self.critic_parameters, config.critic_lr, critic.memory_parameters(), config.memory_lr
         )
-        self.actor_target_parameters = list(actor_target.parameters())
+        pairs = zip(actor_target.parameters(), actor.parameters(), strict=True)
+        self.actor_target_parameters = [target for target, own in pairs if own.requires_grad]
         self.critic_target_parameters = list(critic_target.parameters())
         self.num_updates = 0
 
@@ -123,14 +128,15 @@ class TD3:
 
         # Delayed policy update.
         if self.num_updates % config.policy_delay == 0:
-            policy_action = self.actor(obs, obs_valid, last).mode
-            policy_q = self.critic(obs, obs_valid, policy_action, members=1)[0]
-            actor_loss = -masked_mean(policy_q, mask)
-            self.actor_optimizer.minimize(actor_loss)
-            polyak(self.actor_target_parameters, self.actor_parameters, config.tau)
+            if self.actor_parameters:
+                policy_action = self.actor(obs, obs_valid, last).mode
+                policy_q = self.critic(obs, obs_valid, policy_action, members=1)[0]
+                actor_loss = -masked_mean(policy_q, mask)
+                self.actor_optimizer.minimize(actor_loss)
+                polyak(self.actor_target_parameters, self.actor_parameters, config.tau)
+                metrics["actor_loss"] = actor_loss.detach()
+                metrics["action_saturation"] = (policy_action.detach().abs() > 0.95).float().mean()
             polyak(self.critic_target_parameters, self.critic_parameters, config.tau)
-            metrics["actor_loss"] = actor_loss.detach()
-            metrics["action_saturation"] = (policy_action.detach().abs() > 0.95).float().mean()
         return metrics
 
     def explore(self, output: Any) -> Tensor:

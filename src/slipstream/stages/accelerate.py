@@ -1,8 +1,19 @@
 """Stage 1: the accelerator interacts and learns while the transformer is cloned from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from slipstream.errors import SlipstreamError
+from slipstream.networks import Actor, Critic
+
+SCHEMES = {
+    "sb3": "sb3:model.zip",
+    "slipstream": "slipstream:RUN",
+    "onnx": "onnx:policy.onnx",
+    "python": "python:my_pkg.module:function",
+}
+"""Where an accelerator that existed before the run may come from -> how that is written."""
 
 
 @dataclass(frozen=True)
@@ -11,10 +22,71 @@ class AccelerateConfig:
 
     replay_capacity: int = 100_000
     """Rows of replay in stage 1."""
+    learn: bool = True
+    """Let an accelerator that was brought along go on learning, where it can: an SB3 model of the
+    run's algorithm, or a Slipstream checkpoint with its critic. All others stay as they are."""
+    frozen_steps: int = 20_000
+    """Env steps that an accelerator which stays as it is collects before the switch rule looks, in
+    place of a later switch.earliest: nothing gets better by waiting but its critic."""
+    check_env: bool = True
+    """Refuse a policy that was brought along from an environment of another id or with other
+    bounds of the action."""
 
     def __post_init__(self) -> None:
-        """Raise SlipstreamError for a replay without rows."""
+        """Raise SlipstreamError for a replay without rows or a negative number of steps."""
         if self.replay_capacity < 2:
             raise SlipstreamError(
                 f"accelerate.replay_capacity is {self.replay_capacity}; it must be at least 2"
             )
+        if self.frozen_steps < 0:
+            raise SlipstreamError(
+                f"accelerate.frozen_steps is {self.frozen_steps}; it must not be negative"
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an accelerator that existed before the run comes from, such as `sb3:model.zip`."""
+
+    scheme: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.place}"
+
+
+def parse_source(accelerator: str) -> Source | None:
+    """Read `RunConfig.accelerator` as a source; None where it names a kind of network.
+
+    Raises:
+        SlipstreamError: a scheme without a place behind it.
+    """
+    scheme, colon, place = accelerator.partition(":")
+    if scheme not in SCHEMES or not colon:
+        return None
+    if not place:
+        raise SlipstreamError(f"accelerator is '{accelerator}'; write {SCHEMES[scheme]}")
+    return Source(scheme, place)
+
+
+@dataclass(frozen=True)
+class Brought:
+    """An accelerator that existed before the run, as networks of this package.
+
+    Attributes:
+        about: what it is, for messages.
+        actor: the policy; where it stays as it is, nothing of it requires gradients.
+        learns: whether it goes on learning.
+        critic, critic_target: those it comes with, or None: then the run has its own.
+        alpha: SAC's temperature that it was trained with last, or None.
+        recipe: JSON values and numpy arrays to build the same networks from again, with other
+            weights, when the run is resumed: the file it came from need not be there then.
+    """
+
+    about: str
+    actor: Actor
+    learns: bool
+    critic: Critic | None
+    critic_target: Critic | None
+    alpha: float | None
+    recipe: Mapping[str, Any]

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from slipstream.algorithms.optim import movable
 from slipstream.algorithms.sac import SAC, SACConfig, initial_log_alpha
 from slipstream.algorithms.targets import hard_copy
 from slipstream.algorithms.td3 import TD3, TD3Config
@@ -53,7 +54,9 @@ class AlgorithmsConfig:
 def _td3(
     config: TD3Config, actor: Actor, critic: Critic, critic_target: Critic, alpha: float | None
 ) -> TD3:
-    return TD3(config, actor, frozen_copy(actor), critic, critic_target)
+    # A policy that stays as it is needs no slower copy of itself, and may not be one to copy.
+    actor_target = frozen_copy(actor) if movable(actor.parameters()) else actor
+    return TD3(config, actor, actor_target, critic, critic_target)
 
 
 def _sac(
@@ -94,7 +97,7 @@ def build_learner(
     Args:
         name: the algorithm.
         config: settings of all algorithms.
-        actor: the policy it moves.
+        actor: the policy it moves, or leaves alone if nothing of it requires gradients.
         critic: the critics it moves; they belong to the run.
         critic_target: their targets.
         alpha: a temperature to go on with; None starts with the configured one.

@@ -15,10 +15,13 @@ from slipstream.networks import (
     build_actor,
     build_critic,
     common_context,
+    common_loss_steps,
 )
+from slipstream.networks.inputs import embedding_key
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.spec import PRIVILEGED, EnvSpec
-from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.accelerate import AccelerateConfig, Brought
+from slipstream.stages.embedding import Embedder
 from slipstream.stages.imitation import CloningConfig, Imitation
 from slipstream.stages.learners import (
     AlgorithmsConfig,
@@ -57,25 +60,38 @@ class Team:
         critic, critic_target: the run's critics.
         normalizers: one for each observation key, shared by every network that reads it.
         replay: rows of the present stage.
+        brought: the accelerator, if it existed before the run.
+        embedder: replaces images by embeddings in the replay of stage 2, or None.
     """
 
-    def __init__(self, config: TeamConfig, spec: EnvSpec, make_env: Callable[[], VecEnv]) -> None:
+    def __init__(
+        self,
+        config: TeamConfig,
+        spec: EnvSpec,
+        make_env: Callable[[], VecEnv],
+        brought: Brought | None = None,
+    ) -> None:
         self.config = config
         self.spec = spec
         self._make_env = make_env
+        self.brought = brought
         self.normalizers: dict[str, Normalizer] = {}
         if config.normalize_obs:
             self.normalizers = {
-                key: Normalizer(value.size).to(config.device) for key, value in spec.obs.items()
+                key: Normalizer(value.size).to(config.device)
+                for key, value in spec.obs.items()
+                if len(value.shape) == 1
             }
-        head = algorithm_class(config.algorithm).head
         self.actors: dict[str, Actor] = {
-            name: build_actor(
-                kind, head, spec, self._keys(name), config.networks, self.normalizers
-            ).to(config.device)
+            name: brought.actor
+            if name == "accelerator" and brought is not None
+            else self._new_actor(name, kind)
             for name, kind in config.kinds.items()
         }
         self._new_critic()
+        if brought is not None and brought.critic is not None and brought.critic_target is not None:
+            self.critic, self.critic_target = brought.critic, brought.critic_target
+        self.embedder: Embedder | None = None
         self.replay: ReplayBuffer
 
     def _keys(self, role: str) -> tuple[str, ...]:
@@ -83,6 +99,13 @@ class Team:
         if role in self.config.privileged:
             return (PRIVILEGED,)
         return tuple(key for key in self.spec.obs if key != PRIVILEGED)
+
+    def _new_actor(self, name: str, kind: str) -> Actor:
+        config = self.config
+        head = algorithm_class(config.algorithm).head
+        keys = self._keys(name)
+        actor = build_actor(kind, head, self.spec, keys, config.networks, self.normalizers)
+        return actor.to(config.device)
 
     def _new_critic(self) -> None:
         layer_norm = algorithm_class(self.config.algorithm).critic_layer_norm
@@ -97,7 +120,8 @@ class Team:
         config = self.config
         if name == "accelerate":
             self.replay = self._new_replay(config.accelerate.replay_capacity)
-            collector, alpha = self.actors["accelerator"], None
+            collector = self.actors["accelerator"]
+            alpha = None if self.brought is None else self.brought.alpha
         else:
             collector, alpha = self.actors["transformer"], None
             if before is None:
@@ -121,17 +145,23 @@ class Team:
                 replay=self.replay,
                 make_env=self._make_env,
                 extra_capacity=config.accelerate.replay_capacity,
+                segment=config.networks.cnn.segment,
                 seed=config.seed + 500_000,
             )
-        loss_steps = max(collector.loss_steps, self.critic.loss_steps)
+        learned = (collector, self.critic)
+        loss_steps = max(common_loss_steps(each, config.networks.cnn.segment) for each in learned)
+        keys = {key for each in learned for key in each.inputs.keys}
+        if self.embedder is not None:
+            keys = {embedding_key(key) if key in self.embedder.keys else key for key in keys}
         return Stage(
             name,
             collector,
             learner,
             self.replay,
             config.batch_size,
-            common_context((collector, self.critic), loss_steps),
+            common_context(learned, loss_steps),
             loss_steps,
+            keys,
             imitation,
         )
 
@@ -145,7 +175,18 @@ class Team:
         online = self.config.online
         if not online.carry_critic:
             self._new_critic()
-        self.replay = self.replay.resized(online.replay_capacity, online.carry_rows)
+        transformer = self.actors["transformer"]
+        if (
+            online.freeze_encoder
+            and transformer.inputs.encoders
+            and not self.critic.inputs.encoders
+        ):
+            self.embedder = Embedder(transformer)
+            self.replay = self.embedder.replay(
+                self.replay, online.replay_capacity, online.carry_rows
+            )
+        else:
+            self.replay = self.replay.resized(online.replay_capacity, online.carry_rows)
         return _alpha(before) if online.carry_alpha else None
 
     def _new_replay(self, capacity: int) -> ReplayBuffer:
