@@ -1,6 +1,6 @@
 """Policies as they are loaded from a run, without a run."""
 
-from dataclasses import replace
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -8,10 +8,12 @@ import torch
 from slipstream.config import RunConfig
 from slipstream.envs.setup import EnvConfig, open_env
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer, build_actor
+from slipstream.networks.cnn import CNNConfig
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.recurrent import RecurrentConfig
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.policy import Policy, describe_policy
+from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.learners import algorithm_class
 
 
@@ -47,6 +49,24 @@ _named_kinds = {each.kind for each in NAMED.values()}
 KINDS = NAMED | {kind: Kind(kind, "sac", True) for kind in BACKBONES if kind not in _named_kinds}
 
 
+def seeing() -> Policy:
+    """A transformer that reads a 12 x 12 image and a normalized vector, of no environment."""
+    obs = {"rgb": ArraySpec((12, 12, 3), "uint8"), "state": ArraySpec((4,))}
+    spec = EnvSpec("Seeing-v0", obs, (-2.0,), (2.0,))
+    networks = dataclasses.replace(
+        _transformer(context_length=2), cnn=CNNConfig((4, 4), (4, 2), (2, 1), embed_size=6)
+    )
+    env = EnvConfig(normalize_obs=True)
+    torch.manual_seed(0)
+    normalizers = {"state": Normalizer(4)}
+    normalizers["state"].observe(torch.randn(50, 4) * 3 + 1)
+    head = algorithm_class("sac").head
+    actor = build_actor("transformer", head, spec, tuple(obs), networks, normalizers)
+    config = RunConfig("Seeing-v0", networks=networks, env=env)
+    described = describe_policy(config, spec, "transformer", tuple(obs))
+    return Policy(actor.eval().requires_grad_(False), spec, env, described)
+
+
 def live(name: str, env_id: str = "Pendulum-v1", max_episode_steps: int | None = None) -> Policy:
     """One of KINDS with random weights, large enough that its inputs matter."""
     kind = KINDS[name]
@@ -76,7 +96,7 @@ def live(name: str, env_id: str = "Pendulum-v1", max_episode_steps: int | None =
         algorithm=kind.algorithm,
         transformer=kind.kind,
         networks=kind.networks,
-        env=replace(env, num_envs=1),
+        env=dataclasses.replace(env, num_envs=1),
     )
     described = describe_policy(config, spec, "transformer", tuple(spec.obs))
     return Policy(actor.eval().requires_grad_(False), spec, env, described)

@@ -12,7 +12,7 @@ from slipstream.evaluate import evaluate
 from slipstream.policy import Policy, evaluate_policy, load_policy
 from slipstream.policy_step import PolicyStep
 from slipstream.stages.interact import to_tensors
-from tests.live_policies import KINDS, live
+from tests.live_policies import KINDS, live, seeing
 
 EVERY_KIND = pytest.mark.parametrize("name", KINDS)
 
@@ -133,6 +133,15 @@ def test_rows_that_do_not_fit_each_other_are_refused():
         policy.predict(np.zeros((2, 3)), state, [True, False, True])
     with pytest.raises(SlipstreamError, match="state has 1 arrays, but this policy's has 2"):
         policy.predict(np.zeros((2, 3)), state[:1])
+
+
+def test_images_are_taken_in_uint8_alone():
+    policy = seeing()
+    obs = {"rgb": np.full((12, 12, 3), 128, np.uint8), "state": np.zeros(4)}
+    action, _ = policy.step(obs, policy.initial_carry())
+    assert action.shape == (1,)
+    with pytest.raises(SlipstreamError, match=r"'rgb' is float64, .* uint8, 0 to 255"):
+        policy.step({**obs, "rgb": obs["rgb"] / 255}, policy.initial_carry())
 
 
 @EVERY_KIND

@@ -131,6 +131,11 @@ def _rows(
         raise SlipstreamError(
             f"the observation '{key}' is no array of {spec.dtype} ({error}): give numbers"
         ) from error
+    if spec.dtype == "uint8" and np.asarray(value).dtype != np.uint8:
+        raise SlipstreamError(
+            f"the observation '{key}' is {np.asarray(value).dtype}, but this policy of {env_id} "
+            "reads images in uint8, 0 to 255: leave them unscaled"
+        )
     if array.shape == spec.shape:
         return array[None], None
     if array.shape[1:] != spec.shape or not array.ndim:
