@@ -99,7 +99,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         ("num_threads", 0),
         ("seed", -1),
         ("learning_starts", -1),
-        ("utd_ratio", 0.0),
+        ("utd_ratio", -0.5),
         ("utd_ratio", float("nan")),
         ("algorithm", "ppo"),
         ("accelerator", "gpt"),

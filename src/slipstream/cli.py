@@ -176,6 +176,46 @@ def export(arguments: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
+class DistilOptions:
+    """Clone a trained policy into a smaller one, and tell what that costs and saves."""
+
+    run: Positional[Path]
+    """A run's folder or one of its checkpoints: the teacher."""
+    to: str = "mlp"
+    """The smaller policy's kind of network: mlp, gru, lstm or transformer."""
+    total_steps: int = 20_000
+    """Env steps in which the teacher shows what it does."""
+    own_episodes: int = 3
+    """Episodes of the pupil itself, labelled by the teacher."""
+    episodes: int = 10
+    """Episodes by which both are compared."""
+    run_dir: Path | None = None
+    """Where to write; runs/<env>/distil/seed<k>-<time> by default."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def distil(arguments: Sequence[str]) -> int:
+    """`slipstream distil RUN --to mlp`."""
+    options = tyro.cli(DistilOptions, args=arguments, prog="slipstream distil")
+    if options.episodes < 1:
+        raise SlipstreamError(f"--episodes {options.episodes} must be at least 1")
+    from slipstream.distil import compare, distil_config
+    from slipstream.train import train
+
+    config = distil_config(options.run, options.to, options.total_steps, options.own_episodes)
+    run_dir = train(config, options.run_dir, show_progress=not options.quiet)
+    print(run_dir)
+    for name, found in compare(options.run, run_dir, options.episodes).items():
+        mean = sum(found.returns) / len(found.returns)
+        print(
+            f"{name}: return {mean:.1f} (worst {min(found.returns):.1f}), "
+            f"{found.microseconds:.0f} microseconds a step, {found.num_parameters:,} parameters"
+        )
+    return 0
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Write one HTML page with the learning curves of one or more runs."""
 
@@ -242,6 +282,7 @@ COMMANDS = {
     "resume": resume,
     "evaluate": evaluate,
     "export": export,
+    "distil": distil,
     "report": report,
     "presets": presets,
     "doctor": doctor,
@@ -256,7 +297,7 @@ class Command:
     """
 
     command: Annotated[
-        Literal["train", "resume", "evaluate", "export", "report", "presets", "doctor"],
+        Literal["train", "resume", "evaluate", "export", "distil", "report", "presets", "doctor"],
         tyro.conf.Positional,
     ]
     """What to do."""

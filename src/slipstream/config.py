@@ -22,6 +22,7 @@ from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.switch import SwitchConfig
 from slipstream.stages.team import TeamConfig
+from slipstream.trackers import TrackerName
 
 StageName = Literal["accelerate", "online"]
 Role = Literal["accelerator", "critic"]
@@ -78,7 +79,7 @@ class RunConfig:
     """Steps that an update learns from: as many windows, or fewer where a recurrent network learns
     from several steps of each."""
     utd_ratio: float = 1.0
-    """Updates for each env step."""
+    """Updates for each env step; 0 clones alone."""
     learning_starts: int = 2_000
     """Env steps before the first update: of uniformly random actions, or of the accelerator's own
     where it existed before the run."""
@@ -104,6 +105,8 @@ class RunConfig:
     """Newest checkpoints to keep, beside the best one."""
     tensorboard: bool = True
     """Write TensorBoard files beside metrics.jsonl."""
+    log_to: tuple[TrackerName, ...] = ()
+    """Trackers that get the metrics too: wandb, trackio (each a package of its own)."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for values that make no run."""
@@ -120,8 +123,8 @@ class RunConfig:
         for name in ("seed", "learning_starts"):
             if getattr(self, name) < 0:
                 raise SlipstreamError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not self.utd_ratio > 0:
-            raise SlipstreamError(f"utd_ratio is {self.utd_ratio}; it must be positive")
+        if not self.utd_ratio >= 0:
+            raise SlipstreamError(f"utd_ratio is {self.utd_ratio}; it must not be negative")
         if self.stages not in (("accelerate", "online"), ("accelerate",), ("online",)):
             raise SlipstreamError(
                 f"stages are {self.stages}; choose 'accelerate online', 'accelerate' or 'online'"
