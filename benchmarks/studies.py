@@ -141,4 +141,28 @@ POPGYM = Study(
 )
 """POPGym (Morad et al. 2023, arXiv 2303.01859): angles with noise, no velocities."""
 
-STUDIES = {study.name: study for study in (LEARNING, MEMORY, PROBE, POPGYM)}
+PIXELS = Study(
+    "pixels",
+    {"HalfCheetah-v5-64px": Task("HalfCheetah-v5", eval_every=7_000)},
+    {
+        "privileged": Variant(
+            "Two stages from pixels, taught by a state MLP", "#E69F00", ("--preset", "pixels")
+        ),
+        "scratch": Variant(
+            "Transformer from scratch on pixels, state critic",
+            "#D55E00",
+            (
+                *SCRATCH,
+                "--obs",
+                "rgb",
+                "--privileged",
+                "critic",
+                "--online.replay-capacity",
+                "20000",
+            ),
+        ),
+    },
+)
+"""Images alone at 64 x 64: what a teacher that sees the state is worth."""
+
+STUDIES = {study.name: study for study in (LEARNING, MEMORY, PROBE, POPGYM, PIXELS)}
