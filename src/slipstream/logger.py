@@ -1,14 +1,16 @@
-"""What a run measured: `metrics.jsonl`, one JSON object a line, and TensorBoard beside it."""
+"""What a run measured: `metrics.jsonl`, one JSON object a line, and whoever else is told."""
 
 import json
 import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from slipstream.errors import SlipstreamError
+from slipstream.trackers import Tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +25,15 @@ class RunLogger:
 
     An exact resume needs an exact log: a run killed after its checkpoint has written lines that
     the resumed run will write again. A checkpoint therefore stores `position`, and the resumed
-    logger cuts the file there (and tells TensorBoard to forget what came after).
+    logger cuts the file there (and tells TensorBoard to forget what came after). Trackers cannot
+    forget, so what they were given already is not given to them again.
 
     Args:
         run_dir: the run's folder; made if missing.
         tensorboard: also write `run_dir/tb`.
         resume_position: `position` as the checkpoint stored it; None for a new run.
+        trackers: they get the same numbers; `close` closes them. One that fails is left out from
+            then on, with a warning: the run goes on, and the file has everything.
 
     Raises:
         SlipstreamError: a new run in a folder that already has metrics, or a resume whose
@@ -36,12 +41,19 @@ class RunLogger:
     """
 
     def __init__(
-        self, run_dir: Path, tensorboard: bool = True, resume_position: int | None = None
+        self,
+        run_dir: Path,
+        tensorboard: bool = True,
+        resume_position: int | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.path = run_dir / "metrics.jsonl"
+        self._trackers = list(trackers)
+        self._tracked_until = -1
         run_dir.mkdir(parents=True, exist_ok=True)
         purge_step = None
         if resume_position is not None:
+            self._tracked_until = _last_step(self.path)
             purge_step = _cut(self.path, resume_position)
         elif self.path.exists() and self.path.stat().st_size > 0:
             raise SlipstreamError(
@@ -77,17 +89,23 @@ class RunLogger:
             stage: "accelerate" or "online".
             metrics: name -> number, list of numbers, or tensor (detached here; one of a single
                 element becomes a number). Names with a slash (`eval/transformer/return`) also
-                go to TensorBoard where they are single numbers.
+                go to TensorBoard and the trackers where they are single numbers.
 
         Raises:
             SlipstreamError: the line could not be written, for example to a full disk.
         """
         values = {name: _to_python(value) for name, value in metrics.items()}
         self._write({"step": step, "stage": stage, **values})
+        numbers = {
+            name: value
+            for name, value in values.items()
+            if "/" in name and isinstance(value, int | float)
+        }
         if self._tensorboard is not None:
-            for name, value in values.items():
-                if "/" in name and isinstance(value, int | float):
-                    self._tensorboard.add_scalar(name, value, step)
+            for name, value in numbers.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if numbers:
+            self._track(step, lambda tracker: tracker.log(step, numbers))
 
     def event(self, step: int, stage: str, event: str, **fields: Any) -> None:
         """Write one line that says what happened: "switch", "rollback", "resume", "end".
@@ -103,16 +121,20 @@ class RunLogger:
         """
         values = {name: _to_python(value) for name, value in fields.items()}
         self._write({"step": step, "stage": stage, "event": event, **values})
+        detail = ", ".join(f"{name}={value}" for name, value in values.items())
+        text = f"{event}: {detail}" if detail else event
         if self._tensorboard is not None:
-            detail = ", ".join(f"{name}={value}" for name, value in values.items())
-            self._tensorboard.add_text("event", f"{event}: {detail}" if detail else event, step)
+            self._tensorboard.add_text("event", text, step)
+        self._track(step, lambda tracker: tracker.event(step, text))
 
     def close(self) -> None:
-        """Close both files; closing twice is allowed."""
+        """Close the files and the trackers; closing twice is allowed."""
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None
+        self._each_tracker(lambda tracker: tracker.close())
+        self._trackers.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +146,22 @@ class RunLogger:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _track(self, step: int, give: Callable[[Tracker], None]) -> None:
+        if step > self._tracked_until:
+            self._each_tracker(give)
+
+    def _each_tracker(self, give: Callable[[Tracker], None]) -> None:
+        for tracker in tuple(self._trackers):
+            try:
+                give(tracker)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                warnings.warn(
+                    f"{tracker.name} gets no more of this run ({type(error).__name__}: {error}); "
+                    f"{self.path} has all of it",
+                    stacklevel=2,
+                )
 
     def _write(self, line: dict[str, Any]) -> None:
         data = (json.dumps(_finite(line), allow_nan=False) + "\n").encode()
@@ -176,6 +214,17 @@ def _cut(path: Path, position: int) -> int:
         file.truncate(position)
     steps = [json.loads(line)["step"] for line in kept.splitlines()[-1:]]
     return steps[0] + 1 if steps else 0
+
+
+def _last_step(path: Path) -> int:
+    """The step of the last whole line; -1 where there is none."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for line in reversed(lines[-2:]):  # the last one may be torn
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return -1
 
 
 def _open_tensorboard(folder: Path, purge_step: int | None) -> "SummaryWriter":

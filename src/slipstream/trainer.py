@@ -13,7 +13,7 @@ import torch
 from slipstream import checkpoint
 from slipstream.accelerators import bring, bring_again, describe_brought, settled
 from slipstream.allocator import keep_freed_memory
-from slipstream.config import RunConfig, team_config
+from slipstream.config import RunConfig, team_config, to_dict
 from slipstream.envs.setup import open_env
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import Interrupted, SlipstreamError
@@ -26,6 +26,7 @@ from slipstream.referee import Referee
 from slipstream.stages.interact import Interaction
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
+from slipstream.trackers import import_tracker, open_trackers
 
 
 class Trainer:
@@ -51,6 +52,8 @@ class Trainer:
                 raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
             state = checkpoint.load_tree(resume_from / "training_state")
         _check_device(config.device)
+        for name in config.log_to:
+            import_tracker(name)  # or say now that it is missing, before anything is written
         keep_freed_memory()
         torch.set_num_threads(config.num_threads)
         torch.manual_seed(config.seed)
@@ -111,7 +114,7 @@ class Trainer:
             self.progress.message(f"this run has finished: all {self.step} steps are done")
             self.close()
             return self.run_dir
-        self.logger = RunLogger(self.run_dir, config.tensorboard, self.log_position)
+        self.logger = self._open_logger()
         try:
             with self.logger, self.progress, first_interrupt_calls(self.stop):
                 if self.step == 0:
@@ -156,6 +159,13 @@ class Trainer:
                 return self._finish()
         finally:
             self.close()
+
+    def _open_logger(self) -> RunLogger:
+        config, position = self.config, self.log_position
+        trackers = open_trackers(
+            config.log_to, self.run_dir, to_dict(config), resumed=position is not None
+        )
+        return RunLogger(self.run_dir, config.tensorboard, position, trackers)
 
     def stop(self) -> None:
         """Ask the loop to save and return after the present step."""

@@ -13,7 +13,7 @@ from slipstream.errors import SlipstreamError
 
 # Settings in which the seeds of one group may differ: they choose a repetition, not a method.
 REPETITION_KEYS = frozenset(
-    {"seed", "tensorboard", "log_every", "checkpoint_every", "keep_checkpoints"}
+    {"seed", "tensorboard", "log_to", "log_every", "checkpoint_every", "keep_checkpoints"}
 )
 
 

@@ -1,5 +1,6 @@
 """Several seeds in one number: the interquartile mean and its bootstrap interval."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,9 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
 
 
-def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_interval(
+    values: np.ndarray, statistic: Callable[..., np.ndarray] = interquartile_mean
+) -> tuple[np.ndarray, np.ndarray]:
     """Percentile-bootstrap 95 % interval of the interquartile mean over seeds.
 
     The same seeds are drawn for all points of a curve, and the generator is fixed: the same runs
@@ -31,13 +34,14 @@ def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         values: (num_seeds, ...) with at least two seeds.
+        statistic: another one than the interquartile mean; takes `axis`.
 
     Returns:
         The lower and the upper bound, each (...).
     """
     result = stats.bootstrap(
         (values,),
-        interquartile_mean,
+        statistic,
         axis=0,
         vectorized=True,
         n_resamples=NUM_RESAMPLES,
