@@ -1,4 +1,4 @@
-"""The command line: train, resume, evaluate, export, report, presets."""
+"""The command line: train, resume, evaluate, export, push, report, presets."""
 
 import dataclasses
 import inspect
@@ -216,6 +216,38 @@ def distil(arguments: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
+class PushOptions:
+    """Upload a run's policy to the Hugging Face Hub, with a model card made from the run."""
+
+    run: Positional[Path]
+    """A run's folder."""
+    repo: str
+    """The repository, user/name; made if missing."""
+    private: bool = False
+    """Nobody else may see it."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint of the run."""
+    out: Path | None = None
+    """The folder that is written and then uploaded; `hub` in the run's folder by default."""
+    dry_run: bool = False
+    """Write the folder and stop: nothing leaves this machine."""
+
+
+def push(arguments: Sequence[str]) -> int:
+    """`slipstream push RUN --repo USER/NAME`."""
+    options = tyro.cli(PushOptions, args=arguments, prog="slipstream push")
+    from slipstream import hub
+
+    hub.check_repo(options.repo)
+    out = options.run / "hub" if options.out is None else options.out
+    if options.dry_run:
+        print(hub.write_hub_folder(options.run, out, options.checkpoint, options.repo))
+    else:
+        print(hub.push(options.run, options.repo, options.private, options.checkpoint, out))
+    return 0
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Write one HTML page with the learning curves of one or more runs."""
 
@@ -282,6 +314,7 @@ COMMANDS = {
     "resume": resume,
     "evaluate": evaluate,
     "export": export,
+    "push": push,
     "distil": distil,
     "report": report,
     "presets": presets,
@@ -297,7 +330,9 @@ class Command:
     """
 
     command: Annotated[
-        Literal["train", "resume", "evaluate", "export", "distil", "report", "presets", "doctor"],
+        Literal[
+            "train", "resume", "evaluate", "export", "distil", "push", "report", "presets", "doctor"
+        ],
         tyro.conf.Positional,
     ]
     """What to do."""
