@@ -163,10 +163,13 @@ def _maniskill_renders() -> Finding:
 
 
 def _tried(attempt: Callable[..., str], *arguments: str) -> tuple[bool, str]:
-    """Run one of the attempts below in its own process: whether it worked, and what it says."""
-    code = (
-        f"from slipstream import doctor; print('found', doctor.{attempt.__name__}(*{arguments!r}))"
-    )
+    """Make one of the attempts below in a process of its own."""
+    call = f"doctor.{attempt.__name__}(*{arguments!r})"
+    return _ask(f"from slipstream import doctor; print('found', {call})")
+
+
+def _ask(code: str) -> tuple[bool, str]:
+    """Whether a program worked, which then prints `found ...`, and what it found or failed with."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT

@@ -12,8 +12,11 @@ import logging
 import os
 import re
 import sys
+import urllib.error
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
@@ -54,7 +57,6 @@ _NAMES = frozenset(
 
 # What ManiSkill does not say of its own tasks: id -> what to download.
 _UNDECLARED_ASSETS = {
-    r"OpenCabinetDoor-v1": "partnet_mobility_cabinet",
     r"ArchitecTHOR_.*": "AI2THOR",
     r"ReplicaCAD_.*|SceneManipulation-v1": "ReplicaCAD",
     r"ReplicaCAD.+_.*": "ReplicaCADRearrange",
@@ -285,19 +287,22 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
     importlib.import_module("mani_skill").logger.setLevel(logging.ERROR)
     _check_assets(env_id, kwargs)
     kwargs["render_backend"] = kwargs["render_backend"] or _render_backend()
+    arguments = {
+        "num_envs": 1,
+        "obs_mode": "state",
+        "sim_backend": "physx_cpu",
+        "render_mode": "rgb_array",
+        "disable_env_checker": True,
+        **kwargs,
+    }
     try:
-        env = gym.make(
-            env_id,
-            **{
-                "num_envs": 1,
-                "obs_mode": "state",
-                "sim_backend": "physx_cpu",
-                "render_mode": "rgb_array",
-                "disable_env_checker": True,
-                **kwargs,
-            },
-        )
+        with warnings.catch_warnings():  # of how ManiSkill writes its spaces
+            warnings.simplefilter("ignore", UserWarning)
+            env = gym.make(env_id, **arguments)
     except RuntimeError as error:
+        named = re.search(r"download_asset (\w+)", str(error))
+        if named is not None:
+            raise SlipstreamError(_missing(env_id, [named[1]], named[1])) from error
         if re.search(r"vk::|rendering device|physical device|Vulkan", str(error)) is None:
             raise
         raise SlipstreamError(
@@ -313,8 +318,10 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
         raise SlipstreamError(
             f"{env_id} has no control mode '{asked}': choose one of {_modes(error)}"
         ) from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, urllib.error.URLError) as error:
         raise SlipstreamError(_missing(env_id, [env_id], str(error.filename or error))) from error
+    except ImportError as error:
+        raise SlipstreamError(f"{env_id} cannot be made: {_line(error)}") from error
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
@@ -339,16 +346,21 @@ def _check_assets(name: str, kwargs: Mapping[str, Any]) -> None:
     for robot in robots if isinstance(robots, tuple | list) else (robots,):
         if isinstance(robot, str) and robot in agents:
             groups += agents[robot].asset_download_ids
-    missing = [
-        group
-        for group in groups
-        if not all(
-            assets.is_data_source_downloaded(source)
-            for source in assets.expand_data_group_into_individual_data_source_ids(group)
-        )
-    ]
+    missing = [group for group in groups if not _is_there(assets, group)]
     if missing:
         raise SlipstreamError(_missing(name, missing, ", ".join(missing)))
+
+
+def _is_there(assets: Any, group: str) -> bool:
+    sources = [group]
+    if group not in assets.DATA_SOURCES:
+        sources = assets.expand_data_group_into_individual_data_source_ids(group)
+    for source in map(assets.DATA_SOURCES.__getitem__, sources):
+        path = Path(source.output_dir) / source.target_path
+        # A download that failed leaves an empty folder.
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return False
+    return True
 
 
 def _missing(name: str, groups: Sequence[str], what: str) -> str:
@@ -376,10 +388,12 @@ def _proprioception(base: Any, tells: Sequence[str]) -> tuple[int, ...]:
     """Components of the flattened state that ManiSkill shows beside images, except `tells`."""
     info = base.get_info()
     full = _leaves(base._get_obs_state_dict(info))
-    everything = base.obs_mode_struct
-    base.obs_mode_struct = dataclasses.replace(everything, state=False, state_dict=False)
+    # Some tasks ask the one, some the other, whether they are to show their state.
+    mode, struct = base._obs_mode, base.obs_mode_struct
+    base._obs_mode = "rgb"
+    base.obs_mode_struct = dataclasses.replace(struct, state=False, state_dict=False)
     shown = _leaves({"agent": base._get_obs_agent(), "extra": base._get_obs_extra(info)})
-    base.obs_mode_struct = everything
+    base._obs_mode, base.obs_mode_struct = mode, struct
     kept: list[int] = []
     start = 0
     for name, size in full.items():

@@ -1,0 +1,280 @@
+"""ManiSkill tasks are plain environments whose episodes can be replayed and seen."""
+
+import builtins
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slipstream.envs import maniskill
+from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
+from slipstream.envs.observation import ObservationConfig
+from slipstream.envs.pixels import render_state, sim_state
+from slipstream.envs.setup import EnvConfig, open_env, open_single
+from slipstream.envs.vec_env import VecEnv
+from slipstream.errors import SlipstreamError
+from tests.envs.test_resume import check_exact
+
+INSTALLED = importlib.util.find_spec("mani_skill") is not None
+needs_maniskill = pytest.mark.skipif(
+    not INSTALLED, reason="ManiSkill is not installed: make setup-maniskill"
+)
+
+
+@pytest.fixture(scope="module")
+def task() -> ManiSkillEnv:
+    """One PullCube for the tests that only look at it."""
+    try:
+        return ManiSkillEnv("PullCube-v1")
+    except SlipstreamError as error:  # no Vulkan device
+        pytest.skip(str(error))
+
+
+def actions(num: int, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (num, size)).astype(np.float32)
+
+
+def test_its_ids_are_known_without_it():
+    assert is_maniskill("PushCube-v1")
+    assert is_maniskill("mani_skill.envs:MS-HopperStand-v1")
+    assert not is_maniskill("Pusher-v5")
+    assert not is_maniskill("Hopper-v5")
+
+
+def test_without_it_the_command_that_installs_it_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SlipstreamError, match=r"PushCube-v1 is a ManiSkill task.*setup-maniskill"):
+        open_env("PushCube-v1", EnvConfig(), 1)
+
+
+@needs_maniskill
+def test_all_of_its_ids_are_known(task):
+    registered: Any = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
+    assert {f"{name}-v1" for name in maniskill._NAMES} == set(registered)
+
+
+@needs_maniskill
+def test_it_is_a_plain_environment(task):
+    obs, _ = task.reset(seed=1)
+    assert obs.shape == (35,) and obs.dtype == np.float32
+    assert obs in task.observation_space
+    assert (task.action_space.low == -1).all() and task.action_space.shape == (8,)
+    assert task.base.control_mode == "pd_joint_delta_pos"
+    assert task.spec is not None
+    assert (task.spec.id, task.spec.max_episode_steps) == ("PullCube-v1", 50)
+    following, reward, terminated, truncated, info = task.step(np.ones(8, np.float32))
+    assert 0 < reward < 1 and type(reward) is float
+    assert not terminated and not truncated and not info["success"]
+    assert not np.array_equal(following, obs)
+    assert task.render().shape == (512, 512, 3)
+
+
+@needs_maniskill
+def test_episodes_follow_from_their_seeds(task):
+    def first(seed: int | None) -> bytes:
+        return task.reset(seed=seed)[0].tobytes()
+
+    a = [first(3), first(None), first(None)]
+    b = [first(3), first(None), first(None)]
+    assert a == b
+    assert len(set(a)) == 3
+
+
+@needs_maniskill
+@pytest.mark.parametrize(
+    ("env_id", "limit", "steps"), [("PushCube-v1", 20, 30), ("MS-HopperStand-v1", 12, 16)]
+)
+def test_a_saved_episode_goes_on_bit_for_bit(task, env_id, limit, steps):
+    def make() -> VecEnv:
+        return open_env(env_id, EnvConfig(max_episode_steps=limit), 1)
+
+    assert min(check_exact(make, steps, steps)) >= 1
+
+
+def succeeding_at(env: ManiSkillEnv, *steps: int) -> None:
+    """Have the task report success at these steps."""
+    torch: Any = importlib.import_module("torch")
+
+    def evaluate() -> dict[str, Any]:
+        return {"success": torch.tensor([int(env.base.elapsed_steps[0]) in steps])}
+
+    env.base.evaluate = evaluate
+
+
+@needs_maniskill
+def test_success_cuts_a_training_episode_and_failure_ends_it(task):
+    env = ManiSkillEnv("PullCube-v1")
+    succeeding_at(env, 2)
+    env.reset(seed=0)
+    assert env.step(np.zeros(8, np.float32))[2:4] == (False, False)
+    *_, terminated, truncated, info = env.step(np.zeros(8, np.float32))
+    assert (terminated, truncated, bool(info["success"])) == (False, True, True)
+    torch: Any = importlib.import_module("torch")
+    no, yes = torch.tensor([False]), torch.tensor([True])
+    env.base.evaluate = lambda: {"success": no, "fail": yes}
+    env.reset(seed=0)
+    assert env.step(np.zeros(8, np.float32))[2:4] == (True, False)
+
+
+@needs_maniskill
+def test_evaluation_runs_on_and_tells_success_once_and_at_the_end(task):
+    envs: list[ManiSkillEnv] = []
+
+    def record(at: tuple[int, ...]) -> tuple[bool | None, bool | None, int]:
+        env = open_env("PullCube-v1", EnvConfig(max_episode_steps=4), 1, evaluation=True)
+        inner: Any = env._vector_env
+        envs.append(inner.envs[0].unwrapped)
+        succeeding_at(envs[-1], *at)
+        env.reset(0)
+        results = [env.step(np.zeros((1, 8))) for _ in range(4)]
+        assert not any(result.terminated.any() for result in results)
+        (episode,) = results[-1].episodes
+        return episode.success, episode.success_at_end, episode.length
+
+    assert record((2,)) == (True, False, 4)
+    assert record((2, 4)) == (True, True, 4)
+    assert record(()) == (False, False, 4)
+    # A new scene for every episode.
+    scene = envs[0].base.scene
+    envs[0].reset()
+    assert envs[0].base.scene is not scene
+
+
+@needs_maniskill
+def test_beside_images_the_robot_knows_itself_and_no_more(task):
+    config = EnvConfig(obs="rgb+state")
+    env = open_single("PullCube-v1", config, privileged=True)
+    obs, _ = env.reset(seed=4)
+    assert {key: (value.shape, value.dtype.name) for key, value in obs.items()} == {
+        "rgb": ((64, 64, 3), "uint8"),
+        "state": ((25,), "float32"),  # 9 positions, 9 velocities, the tool's pose
+        "privileged": ((35,), "float32"),
+    }
+    assert obs in env.observation_space
+    assert np.array_equal(obs["privileged"], task.reset(seed=4)[0])
+    assert np.array_equal(obs["state"], obs["privileged"][:25])
+    assert obs["rgb"].std() > 10
+    # PickCube's goal is seen by nobody, and must be told; where the cube is must not.
+    shown = ManiSkillEnv("PickCube-v1").proprioception
+    assert len(shown) == 9 + 9 + 1 + 7 + 3
+    # A mask counts among the components that are shown.
+    masked = EnvConfig(obs="rgb+state", observe=ObservationConfig("0-8"))
+    seen, _ = open_single("PullCube-v1", masked).reset(seed=4)
+    assert np.array_equal(seen["state"], obs["state"][:9])
+
+
+@needs_maniskill
+def test_a_stored_state_gives_the_very_same_pixels(task):
+    env = open_single("PullCube-v1", EnvConfig(obs="rgb+depth"))
+    frames, states = [env.reset(seed=0)[0]], [sim_state(env)]
+    for action in actions(20):
+        frames.append(env.step(action)[0])
+        states.append(sim_state(env))
+    assert len({frame["rgb"].tobytes() for frame in frames}) > 15
+    other = open_single("PullCube-v1", EnvConfig(obs="rgb+depth"))
+    for i in np.random.default_rng(1).permutation(len(frames)):
+        again = render_state(other, states[i])
+        assert np.array_equal(again["rgb"], frames[i]["rgb"])
+        assert np.array_equal(again["depth"], frames[i]["depth"])
+    with pytest.raises(RuntimeError, match="reset before the next step"):
+        other.step(actions(1)[0])
+    other.reset()
+    other.step(actions(1)[0])
+
+
+@needs_maniskill
+def test_stored_states_come_with_the_states_of_all_roles(task):
+    config = EnvConfig(obs="rgb+state", max_episode_steps=3)
+    env = open_env("PullCube-v1", config, 1, privileged=True, on_demand=True)
+    assert {key: value.dtype for key, value in env.spec.obs.items()} == {
+        "state": "float32",
+        "privileged": "float32",
+        "sim_state": "float64",
+    }
+    env.reset(0)
+    results = [env.step(action[None]) for action in actions(3)]
+    renderer = open_single("PullCube-v1", config)
+    image = render_state(renderer, results[-1].next_obs["sim_state"][0])["rgb"]
+    first = render_state(renderer, results[-1].obs["sim_state"][0])["rgb"]
+    assert not np.array_equal(image, first)
+
+
+@needs_maniskill
+def test_several_cameras_lie_side_by_side(task):
+    config = {"obs": "rgb+depth", "kwargs": {"robot_uids": "panda_wristcam"}, "image_size": 32}
+    both, _ = open_single("PickCube-v1", EnvConfig(**config)).reset(seed=0)
+    assert {key: value.shape for key, value in both.items()} == {
+        "rgb": (32, 32, 6),
+        "depth": (32, 32, 2),
+    }
+    one, _ = open_single("PickCube-v1", EnvConfig(**config, camera="hand_camera")).reset(seed=0)
+    assert np.array_equal(one["rgb"], both["rgb"][..., 3:])
+    assert np.array_equal(one["depth"], both["depth"][..., 1:])
+    with pytest.raises(SlipstreamError, match="no camera 'side': choose of base_camera"):
+        ManiSkillCameras(task, camera="side")
+
+
+def test_depth_keeps_what_is_near_apart():
+    millimetres = np.array([0, 100, 500, 510, 1000, 1020, 32767], np.int16)
+    shown = maniskill._shown_depth(millimetres)
+    assert shown.dtype == np.uint8
+    assert shown.tolist() == [0, 23, 85, 86, 128, 129, 247]
+
+
+@needs_maniskill
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"control_mode": "telepathy"}, "no control mode 'telepathy': choose one of pd_joint_"),
+        ({"colour": "red"}, "cannot be made with.*unexpected keyword argument 'colour'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told(task, kwargs, message):
+    with pytest.raises(SlipstreamError, match=message):
+        ManiSkillEnv("PushCube-v1", kwargs)
+
+
+@needs_maniskill
+def test_a_robot_without_the_usual_control_takes_its_own(task, monkeypatch):
+    monkeypatch.setattr(maniskill, "_CONTROL_MODE", "by_thought")
+    env = ManiSkillEnv("PullCube-v1")
+    assert env.base.control_mode == env.base.agent.supported_control_modes[0]
+
+
+@needs_maniskill
+def test_files_that_are_missing_are_told_with_the_command_and_never_asked_for(
+    task, monkeypatch, tmp_path
+):
+    assets: Any = importlib.import_module("mani_skill.utils.assets")
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on the terminal"))
+    monkeypatch.setattr(assets.DATA_SOURCES["ycb"], "output_dir", tmp_path)
+    command = "python -m mani_skill.utils.download_asset ycb$"
+    with pytest.raises(SlipstreamError, match=f"PickSingleYCB-v1 needs files.*{command}"):
+        ManiSkillEnv("PickSingleYCB-v1")
+    # What a download that failed leaves behind.
+    (tmp_path / assets.DATA_SOURCES["ycb"].target_path).mkdir(parents=True)
+    with pytest.raises(SlipstreamError, match=command):
+        ManiSkillEnv("PickSingleYCB-v1")
+
+
+@needs_maniskill
+def test_without_a_vulkan_device_the_command_that_installs_one_is_named(tmp_path):
+    nothing = {
+        name: str(tmp_path / "none.json") for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
+    }
+    code = "import sys; from slipstream.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "PushCube-v1", "--dry-run"],
+        env={**os.environ, **nothing},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("slipstream: ")]
+    assert "PushCube-v1 needs a Vulkan device" in line
+    assert "scripts/install-system-packages maniskill" in line
