@@ -130,6 +130,7 @@ def test_the_card_tells_the_evaluation_of_these_weights(run_dir, tmp_path):
     assert f"torch {VERSIONS['torch']}" in card.text
     assert "![Return over counted steps](learning-steps.png)" in card.text
     assert "highest return" not in card.text
+    assert "Over 4 episodes such an interval is rough" in card.text
     with Image.open(folder / "learning-steps.png") as picture:
         assert picture.width > 1000
 

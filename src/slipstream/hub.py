@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CARD, SETTINGS, PICTURE = "README.md", "train.yaml", "learning-steps.png"
 FILES = (DESCRIPTION, WEIGHTS, CARD, SETTINGS, PICTURE)
 PLACE = "user/name"
+FEW_EPISODES = 10
 
 
 @dataclass(frozen=True)
@@ -342,6 +343,8 @@ def _notes(run: Run, evaluated: Evaluated, checkpoint: str) -> Iterator[str]:
             "well the mean of this one policy is known. It does not tell how another seed of "
             "training would end."
         )
+    if 1 < len(evaluated.returns) < FEW_EPISODES:
+        yield f"Over {len(evaluated.returns)} episodes such an interval is rough, and too narrow."
     if checkpoint == "best":
         yield (
             "The checkpoint was chosen because it had the highest return of all evaluations: "
