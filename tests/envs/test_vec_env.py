@@ -398,7 +398,12 @@ BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 @pytest.mark.parametrize(
     ("observation_space", "action_space", "message"),
     [
-        (gym.spaces.Dict(a=BOX), BOX, r"observation space Dict\('a'.*FlattenObservation"),
+        (
+            gym.spaces.Dict(a=BOX, b=gym.spaces.Discrete(2)),
+            BOX,
+            r"key 'b'.*observation space Discrete\(2\).*FlattenObservation",
+        ),
+        (gym.spaces.Dict(a=gym.spaces.Dict(b=BOX)), BOX, "key 'a'.*FlattenObservation"),
         (gym.spaces.Text(3), BOX, "observation space Text.*only Box observations"),
         (BOX, gym.spaces.Discrete(2), r"action space Discrete\(2\).*continuous actions"),
         (BOX, gym.spaces.MultiBinary(2), r"action space MultiBinary\(2\)"),
