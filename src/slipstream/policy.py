@@ -52,7 +52,7 @@ class Policy:
         limit = self.spec.max_episode_steps
         config = dataclasses.replace(self.env, max_episode_steps=limit)
         privileged = PRIVILEGED in self.actor.inputs.keys
-        return open_env(self.spec.env_id, config, num_envs, privileged=privileged)
+        return open_env(self.spec.env_id, config, num_envs, privileged=privileged, evaluation=True)
 
     @cached_property
     def module(self) -> PolicyStep:
@@ -220,7 +220,11 @@ def load_policy(path: Path | str, checkpoint: str = "last") -> Policy:
         networks = converter.structure(described["networks"], NetworksConfig)
         normalizers: dict[str, Normalizer] = {}
         if env.normalize_obs:
-            normalizers = {key: Normalizer(value.size) for key, value in spec.obs.items()}
+            normalizers = {
+                key: Normalizer(value.size)
+                for key, value in spec.obs.items()
+                if len(value.shape) == 1
+            }
         actor = build_actor(
             described["kind"], described["head"], spec, tuple(spec.obs), networks, normalizers
         )
