@@ -131,7 +131,9 @@ class Trainer:
                     random = warming and self.team.brought is None
                     with self._timed("act"):
                         result = self.interaction.step(
-                            self.stage.collector, self.stage.learner.explore, random
+                            self.stage.collector,
+                            partial(self.stage.explore, widely=warming),
+                            random,
                         )
                     self.step += int(result.acted.sum())
                     for episode in result.episodes:

@@ -17,6 +17,7 @@ from slipstream.config import EvalConfig, RunConfig, load, to_yaml
 from slipstream.envs.observation import ObservationConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks.critic import CriticConfig
+from slipstream.networks.heads import Deterministic
 from slipstream.policy import load_policy
 from slipstream.stages.accelerate import AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
@@ -78,6 +79,8 @@ def test_a_config_with_a_source_is_light_and_survives_yaml(tmp_path):
     assert load(path) == config
     with pytest.raises(SlipstreamError, match="must not be negative"):
         AccelerateConfig(frozen_steps=-1)
+    with pytest.raises(SlipstreamError, match=r"random_share is 1\.5; it must lie between"):
+        AccelerateConfig(random_share=1.5)
 
 
 def test_no_accelerator_is_brought_to_a_run_that_has_none():
@@ -170,16 +173,46 @@ def test_a_frozen_accelerator_never_changes_and_a_learning_one_does(folder):
         assert all(moved[:num_actor]) == accelerate.learn == any(moved[:num_actor])
 
 
-def test_its_own_first_steps_are_not_random(folder):
-    """A function that always gives 2: its noisy actions stay near, uniform ones would not."""
+def always_two(folder, **accelerate):
+    """A run of 200 steps without updates, of a function that always gives 2; its actions."""
     Path("always.py").write_text("def two(obs):\n    return [2.0]\n")
-    fields = {"total_steps": 30, "learning_starts": 30, "stages": ("accelerate",)}
-    config = run_config("python:always:two", "td3", **fields)
+    config = run_config(
+        "python:always:two",
+        "td3",
+        total_steps=200,
+        learning_starts=200,
+        stages=("accelerate",),
+        accelerate=AccelerateConfig(replay_capacity=1_000, **accelerate),
+    )
     trainer = Trainer(config, folder / "run", show_progress=False)
     trainer.run()
-    action = trainer.team.replay.sample(20, 1).action
-    assert action.min() > 0.5
     assert not [line for line in lines(folder / "run") if "train/critic_loss" in line]
+    return trainer.team.replay.sample(1_000, 1).action
+
+
+def test_its_own_first_steps_are_not_random(folder):
+    assert always_two(folder, random_share=0.0).min() > 0.5
+
+
+def test_a_share_of_a_frozen_accelerators_steps_is_random(folder):
+    action = always_two(folder, random_share=0.4)
+    assert (action < 0.5).float().mean() == pytest.approx(0.4 * 0.75, abs=0.1)
+
+
+def test_a_learning_accelerator_explores_widely_in_its_first_steps_alone(folder):
+    _, path = write_model(folder, "TD3")
+    trainer = Trainer(run_config(f"sb3:{path}", "td3"), folder / "run", show_progress=False)
+    output = Deterministic(torch.ones(1_000, 1))
+    stage = trainer.stage
+    assert stage.random_share == 0.3 and not stage.frozen
+    assert stage.explore(output).min() > 0.5
+    far = (stage.explore(output, widely=True) < 0.5).float().mean()
+    assert far == pytest.approx(0.3 * 0.75, abs=0.05)
+    trainer.run()
+    assert trainer.stage.name == "online" and trainer.stage.random_share == 0
+    own = Trainer(tiny(), folder / "own", show_progress=False)
+    assert own.stage.random_share == 0
+    own.close()
 
 
 def test_its_critics_come_along_into_stage_2(folder):

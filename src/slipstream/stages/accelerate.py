@@ -28,6 +28,10 @@ class AccelerateConfig:
     frozen_steps: int = 20_000
     """Env steps that an accelerator which stays as it is collects before the switch rule looks, in
     place of a later switch.earliest: nothing gets better by waiting but its critic."""
+    random_share: float = 0.3
+    """Share of uniformly random actions in what an accelerator collects that was brought along: all
+    along if it stays as it is, else in the first learning_starts steps. Its critics must know what
+    other actions are worth before they are followed."""
     check_env: bool = True
     """Refuse a policy that was brought along from an environment of another id or with other
     bounds of the action."""
@@ -41,6 +45,10 @@ class AccelerateConfig:
         if self.frozen_steps < 0:
             raise SlipstreamError(
                 f"accelerate.frozen_steps is {self.frozen_steps}; it must not be negative"
+            )
+        if not 0 <= self.random_share <= 1:
+            raise SlipstreamError(
+                f"accelerate.random_share is {self.random_share}; it must lie between 0 and 1"
             )
 
 

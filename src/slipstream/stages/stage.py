@@ -3,8 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from slipstream.algorithms.optim import movable
 from slipstream.networks import Actor
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
@@ -25,6 +27,7 @@ class Stage:
         loss_steps: its trailing steps that count in the loss.
         keys: observations that actor and critics read.
         imitation: clones the transformer from the collector (stage 1), or None.
+        random_share: share of uniform actions where it explores widely.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Stage:
         loss_steps: int,
         keys: Collection[str],
         imitation: Imitation | None = None,
+        random_share: float = 0.0,
     ) -> None:
         self.name = name
         self.collector = collector
@@ -48,11 +52,28 @@ class Stage:
         self.loss_steps = loss_steps
         self.keys = keys
         self.imitation = imitation
+        self.random_share = random_share
+        self.frozen = not movable(collector.parameters())
 
     @property
     def ready(self) -> bool:
         """Whether the replay holds enough for a batch."""
         return self.replay.num_transitions(self.context_length) >= self.batch_size
+
+    def explore(self, output: Any, widely: bool = False) -> Tensor:
+        """The action to take, (N, A) in [-1, 1], from the collector's output.
+
+        A policy that improves has tried worse actions before, and its critics know what they are
+        worth. Those of one that was good from the beginning do not, and a clone that follows them
+        falls: so where the collector stays as it is, or `widely` is asked for, a share of the
+        actions is uniform.
+        """
+        action = self.learner.explore(output)
+        if self.random_share and (widely or self.frozen):
+            uniform = torch.rand_like(action) * 2 - 1
+            chosen = torch.rand_like(action[:, :1]) < self.random_share
+            action = torch.where(chosen, uniform, action)
+        return action
 
     def learn(self, num_updates: int) -> dict[str, Tensor]:
         """Update policy and critics; the newest metrics."""

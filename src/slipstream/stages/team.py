@@ -163,6 +163,9 @@ class Team:
             loss_steps,
             keys,
             imitation,
+            random_share=0.0
+            if name == "online" or self.brought is None
+            else config.accelerate.random_share,
         )
 
     def reenter(self, stage: Stage) -> Stage:
