@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slipstream.config import EvalConfig
 from slipstream.envs import maniskill
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
 from slipstream.envs.observation import ObservationConfig
@@ -18,7 +19,9 @@ from slipstream.envs.pixels import render_state, sim_state
 from slipstream.envs.setup import EnvConfig, open_env, open_single
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
+from slipstream.train import train
 from tests.envs.test_resume import check_exact
+from tests.tiny_runs import lines, tiny
 
 INSTALLED = importlib.util.find_spec("mani_skill") is not None
 needs_maniskill = pytest.mark.skipif(
@@ -278,3 +281,19 @@ def test_without_a_vulkan_device_the_command_that_installs_one_is_named(tmp_path
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("slipstream: ")]
     assert "PushCube-v1 needs a Vulkan device" in line
     assert "scripts/install-system-packages maniskill" in line
+
+
+@needs_maniskill
+@pytest.mark.parametrize("obs", ["state", "rgb"])
+def test_both_stages_train(task, obs, tmp_path):
+    env = EnvConfig(obs=obs, image_size=32, max_episode_steps=10)
+    train(
+        tiny(env_id="PushCube-v1", env=env, total_steps=100, eval=EvalConfig(every=50, episodes=1)),
+        tmp_path,
+        show_progress=False,
+    )
+    ended = lines(tmp_path)[-1]
+    assert (ended["step"], ended["stage"], ended["event"]) == (100, "online", "end")
+    last = [line for line in lines(tmp_path) if "eval/transformer/return" in line][-1]
+    assert last["eval/transformer/length"] == 10
+    assert last["eval/transformer/success_once"] == last["eval/transformer/success_at_end"] == 0
