@@ -167,15 +167,15 @@ def test_predict_forgets_where_an_episode_starts(name):
 @pytest.mark.parametrize("name", ["mlp", "transformer"])
 def test_stable_baselines3_evaluates_it(name):
     evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
-    from stable_baselines3.common.monitor import Monitor
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    monitor = pytest.importorskip("stable_baselines3.common.monitor")
+    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
 
     policy = live(name, max_episode_steps=30)
 
     def make():
-        return Monitor(gym.make("Pendulum-v1", max_episode_steps=30))
+        return monitor.Monitor(gym.make("Pendulum-v1", max_episode_steps=30))
 
-    envs = DummyVecEnv([make] * 2)
+    envs = vec_env.DummyVecEnv([make] * 2)
     envs.seed(7)  # environment i is seeded with 7 + i, and goes on from there
     returns, lengths = evaluation.evaluate_policy(
         policy, envs, n_eval_episodes=4, return_episode_rewards=True

@@ -110,9 +110,7 @@ class Referee:
         log: Callable[[dict[str, Any]], None],
     ) -> str | None:
         error = 0.0 if clone.action_error is None else clone.action_error
-        check = Check(
-            step, self.random_returns, accelerator.returns, clone.returns, error, burst
-        )
+        check = Check(step, self.random_returns, accelerator.returns, clone.returns, error, burst)
         self.history.append(check)
         gap = imitation_gap(check)
         if gap is not None:

@@ -21,7 +21,7 @@ def test_the_privileged_observation_stands_beside_the_masked_one(parallel):
     }
     whole = plain.reset(7)["state"]
     seen = [whole[:, [0, 2]]]
-    obs = env.reset(7)
+    obs, result = env.reset(7), None
     np.testing.assert_array_equal(obs["privileged"], whole)
     np.testing.assert_array_equal(obs["state"], seen[0])
     for t in range(1, 4):
@@ -31,6 +31,7 @@ def test_the_privileged_observation_stands_beside_the_masked_one(parallel):
         np.testing.assert_array_equal(result.next_obs["state"], seen[-1])  # one step late
         seen.append(expected.next_obs["state"][:, [0, 2]])
         assert result.truncated.all() == (t == 3)
+    assert result is not None
     # A new episode has begun: the delayed view begins anew too, the last one was kept apart.
     np.testing.assert_array_equal(result.obs["state"], result.obs["privileged"][:, [0, 2]])
     assert not np.array_equal(result.obs["state"], result.next_obs["state"])
