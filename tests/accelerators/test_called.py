@@ -94,7 +94,7 @@ def test_actions_beyond_the_bounds_are_clipped(module):
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("no_such_module:f", r"accelerator python no_such_module:f: there is no module"),
+        ("no_such_module:f", r"accelerator no_such_module:f: there is no module"),
         ("{}:swin", r"has no 'swin'; did you mean swing"),
         ("{}", r"'own_policies' is no import path; write module:name"),
         ("{}:gain", r"own_policies:gain is a ndarray; name a function"),

@@ -59,7 +59,7 @@ def python_call(place: str) -> Call:
     Raises:
         SlipstreamError: nothing there, or nothing that can be called.
     """
-    function = load_object(place, "accelerator python")
+    function = load_object(place, "accelerator")
     if isinstance(function, type):
         function = function()
     if not callable(function):
