@@ -30,6 +30,7 @@ from slipstream.report.summary import (
 from slipstream.report.theme import DARK, LIGHT
 
 HISTORY = {
+    "accelerator": "brought its accelerator along",
     "switch": "switched to the transformer",
     "rollback": "went back to its best snapshot",
     "resume": "was resumed",
