@@ -8,7 +8,7 @@ from slipstream.cli import main
 from slipstream.distil import compare, distil_config
 from slipstream.errors import SlipstreamError
 from slipstream.policy import load_policy
-from slipstream.train import train
+from slipstream.training import train
 from tests.tiny_runs import lines, tiny
 
 

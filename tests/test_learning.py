@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from slipstream.policy import load_policy
 from slipstream.presets import preset
-from slipstream.train import train
+from slipstream.training import train
 from tests.tiny_runs import events, lines
 
 

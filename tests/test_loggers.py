@@ -18,8 +18,8 @@ from slipstream.cli import main
 from slipstream.errors import SlipstreamError
 from slipstream.logger import RunLogger
 from slipstream.trackers import import_tracker, open_trackers
-from slipstream.train import resume, train
 from slipstream.trainer import Trainer
+from slipstream.training import resume, train
 from tests.tiny_runs import (
     at_step,
     events,

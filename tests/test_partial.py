@@ -12,7 +12,7 @@ from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig
 from slipstream.policy import load_policy
 from slipstream.presets import PRESETS, preset
-from slipstream.train import train
+from slipstream.training import train
 from tests.tiny_runs import lines, tiny
 
 HIDDEN = EnvConfig(observe=ObservationConfig(mask="0,1"), normalize_obs=True, max_episode_steps=20)

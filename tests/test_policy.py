@@ -12,7 +12,7 @@ from slipstream.checkpoint import save_checkpoint
 from slipstream.config import EnvConfig, RunConfig
 from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
-from slipstream.evaluate import evaluate
+from slipstream.evaluation import evaluate
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.transformer import TransformerConfig
@@ -159,7 +159,7 @@ def test_evaluation_compares_two_policies_on_the_states_of_the_first():
 
 
 def test_an_episode_without_end_is_told_of(monkeypatch):
-    monkeypatch.setattr(sys.modules["slipstream.evaluate"], "MAX_STEPS", 50)
+    monkeypatch.setattr(sys.modules["slipstream.evaluation"], "MAX_STEPS", 50)
     env = make_env("Pendulum-v1", env_kwargs={"max_episode_steps": 1000})
     with pytest.raises(SlipstreamError, match=r"did not end within 50 .*max-episode-steps"):
         evaluate(None, env, [0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slipstream.errors import SlipstreamError
-from slipstream.evaluate import evaluate
+from slipstream.evaluation import evaluate
 from slipstream.policy import Policy, evaluate_policy, load_policy
 from slipstream.policy_step import PolicyStep
 from slipstream.stages.interact import to_tensors

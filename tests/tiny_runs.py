@@ -71,7 +71,7 @@ def events(run_dir: Path, name: str) -> list[dict[str, Any]]:
 
 # One server process imports torch once; each child is forked from it, fresh, in milliseconds.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["slipstream.train", "slipstream.cli", "tests.tiny_runs"])
+_context.set_forkserver_preload(["slipstream.training", "slipstream.cli", "tests.tiny_runs"])
 
 
 def in_child(folder: Path, function: Callable[..., Any], *args: Any) -> tuple[int, str, str]:
@@ -132,7 +132,7 @@ def resume_by_cli(path: Path) -> int:
 
 def at_step(step: int, action: Callable[[], Any]) -> None:
     """Call something once, in the middle of the first loop that begins at or behind a step."""
-    from slipstream.train import Trainer
+    from slipstream.training import Trainer
 
     original, due = Trainer._learn, [True]
 

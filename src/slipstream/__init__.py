@@ -4,16 +4,14 @@ Five names cover the common uses: `preset` and `train`, `resume`, `load_policy`,
 are imported when first used, so that `import slipstream` costs nothing.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slipstream.policy import evaluate_policy as evaluate
     from slipstream.policy import load_policy
     from slipstream.presets import preset
-    from slipstream.train import resume, train
+    from slipstream.training import resume, train
 
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load_policy", "preset", "resume", "train"]
@@ -22,8 +20,8 @@ _HOMES = {
     "evaluate": ("slipstream.policy", "evaluate_policy"),
     "load_policy": ("slipstream.policy", "load_policy"),
     "preset": ("slipstream.presets", "preset"),
-    "resume": ("slipstream.train", "resume"),
-    "train": ("slipstream.train", "train"),
+    "resume": ("slipstream.training", "resume"),
+    "train": ("slipstream.training", "train"),
 }
 """Public name -> the module that it lives in, and its name there."""
 
@@ -39,14 +37,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps `train` and `evaluate` functions, which modules of the same name would hide."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -65,7 +65,7 @@ def train(arguments: Sequence[str]) -> int:
     if given.options.print_config:
         print(configuration.to_yaml(given.run), end="")
         return 0
-    from slipstream.train import describe, train
+    from slipstream.training import describe, train
 
     if given.options.dry_run:
         for line in describe(given.run):
@@ -98,7 +98,7 @@ class ResumeOptions:
 def resume(arguments: Sequence[str]) -> int:
     """`slipstream resume RUN`."""
     options = tyro.cli(ResumeOptions, args=arguments, prog="slipstream resume")
-    from slipstream.train import resume
+    from slipstream.training import resume
 
     print(resume(options.run, show_progress=not options.quiet))
     return 0
@@ -201,7 +201,7 @@ def distil(arguments: Sequence[str]) -> int:
     if options.episodes < 1:
         raise SlipstreamError(f"--episodes {options.episodes} must be at least 1")
     from slipstream.distil import compare, distil_config
-    from slipstream.train import train
+    from slipstream.training import train
 
     config = distil_config(options.run, options.to, options.total_steps, options.own_episodes)
     run_dir = train(config, options.run_dir, show_progress=not options.quiet)

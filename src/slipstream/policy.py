@@ -21,7 +21,7 @@ from slipstream.config import RunConfig, strict_converter
 from slipstream.envs.setup import EnvConfig, open_env
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
-from slipstream.evaluate import Evaluation, evaluate
+from slipstream.evaluation import Evaluation, evaluate
 from slipstream.networks import Actor, NetworksConfig, Normalizer, build_actor
 from slipstream.networks.memory import Carry, reset_carry
 from slipstream.policy_step import Observation, PolicyStep

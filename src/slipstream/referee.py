@@ -9,7 +9,7 @@ import numpy as np
 
 from slipstream.config import RunConfig
 from slipstream.envs.vec_env import VecEnv
-from slipstream.evaluate import Evaluation, evaluate
+from slipstream.evaluation import Evaluation, evaluate
 from slipstream.stages.online import must_roll_back
 from slipstream.stages.switch import Check, decide, imitation_gap
 from slipstream.stages.team import Team

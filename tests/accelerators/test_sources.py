@@ -22,8 +22,8 @@ from slipstream.policy import load_policy
 from slipstream.stages.accelerate import AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.switch import SwitchConfig
-from slipstream.train import train
 from slipstream.trainer import Trainer
+from slipstream.training import train
 from tests.accelerators.models import (
     observations,
     our_actions,

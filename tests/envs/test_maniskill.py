@@ -19,7 +19,7 @@ from slipstream.envs.pixels import render_state, sim_state
 from slipstream.envs.setup import EnvConfig, open_env, open_single
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
-from slipstream.train import train
+from slipstream.training import train
 from tests.envs.test_resume import check_exact
 from tests.tiny_runs import lines, tiny
 

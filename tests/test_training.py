@@ -13,13 +13,13 @@ from slipstream.checkpoint import load_tree, resolve
 from slipstream.config import EnvConfig, load
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
-from slipstream.evaluate import evaluate
+from slipstream.evaluation import evaluate
 from slipstream.referee import Referee
 from slipstream.stages.interact import rollout
 from slipstream.stages.learners import ALGORITHMS
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.switch import SwitchConfig
-from slipstream.train import describe, train
+from slipstream.training import describe, train
 from tests.networks.policies import actor_of
 from tests.tiny_runs import TINY, events, lines, tiny
 
