@@ -39,6 +39,7 @@ PLAIN = "Plain full sequence"
 BACKENDS: dict[str, Backend] = {
     "Slipstream, default products": "default",
     "Slipstream, oneDNN products": "onednn",
+    "Slipstream, bf16 products": "bf16",
 }
 
 

@@ -95,8 +95,9 @@ class RunConfig:
     """cpu, or a CUDA device of torch."""
     num_threads: int = 1
     """Threads of torch. One is fastest for networks of this size, and leaves results exact."""
-    matmul: Literal["auto", "default", "onednn"] = "auto"
-    """fp32 products on the CPU: measured at the start, or fixed."""
+    matmul: Literal["auto", "default", "onednn", "bf16"] = "auto"
+    """fp32 products on the CPU: the faster of default and onednn, measured at the start, or fixed.
+    bf16 rounds the factors of large products; no other than you chooses it."""
     log_every: int = 500
     """Env steps between two lines of training metrics."""
     checkpoint_every: int = 10_000

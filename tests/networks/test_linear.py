@@ -1,9 +1,13 @@
+from functools import partial
+
 import pytest
 import torch
 
+from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import (
     EnsembleLinear,
     Linear,
+    bf16_available,
     fastest_matmul_backend,
     matmul_backend,
     onednn_available,
@@ -14,6 +18,8 @@ from tests.networks.policies import OBS_DIM, policy
 
 needs_onednn = pytest.mark.skipif(not onednn_available(), reason="no oneDNN in this torch")
 
+needs_bf16 = pytest.mark.skipif(not bf16_available(), reason="no bf16 on this processor")
+
 
 @pytest.fixture(autouse=True)
 def default_backend():
@@ -23,10 +29,10 @@ def default_backend():
     set_matmul_backend(before)
 
 
-def values_and_grads(function, *tensors):
+def values_and_grads(function, *tensors, backends=("default", "onednn")):
     """Output of a function under each backend, and the gradients of a fixed projection of it."""
     results = []
-    for backend in ("default", "onednn"):
+    for backend in backends:
         set_matmul_backend(backend)
         output = function()
         torch.manual_seed(3)
@@ -88,6 +94,58 @@ def test_onednn_policy_equals_the_default(name):
     )
     for one, other in zip(default, onednn, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def assert_rounded(exact, rounded):
+    """Equal within bf16's rounding of factors and result, and rounded indeed."""
+    for one, other in zip(exact, rounded, strict=True):
+        error = (one - other).norm() / one.norm()
+        assert error < 0.01, error
+    assert not torch.equal(exact[0], rounded[0])
+
+
+@needs_bf16
+@pytest.mark.parametrize("bias", [True, False])
+def test_bf16_linear_is_the_default_rounded(bias):
+    torch.manual_seed(0)
+    layer = Linear(96, 80, bias=bias)
+    x = torch.randn(3, 40, 96, requires_grad=True)
+    assert_rounded(
+        *values_and_grads(lambda: layer(x), x, *layer.parameters(), backends=("default", "bf16"))
+    )
+
+
+@needs_bf16
+@pytest.mark.parametrize("members", [None, 1])
+@pytest.mark.parametrize("shape", [(70, 96), (2, 70, 96)], ids=["shared", "separate"])
+def test_bf16_ensemble_is_the_default_rounded(shape, members):
+    torch.manual_seed(0)
+    layer = EnsembleLinear(2, 96, 80)
+    x = torch.randn(shape, requires_grad=True)
+    assert_rounded(
+        *values_and_grads(
+            lambda: layer(x if x.dim() == 2 else x[: members or 2], members),
+            x,
+            *layer.parameters(),
+            backends=("default", "bf16"),
+        )
+    )
+
+
+@needs_bf16
+def test_bf16_leaves_small_products_and_acting_alone():
+    torch.manual_seed(0)
+    for layer, rows in ((Linear(96, 80), 1), (Linear(17, 80), 256), (Linear(96, 6), 256)):
+        product = partial(layer, torch.randn(rows, layer.in_features))
+        default, bf16 = values_and_grads(product, layer.weight, backends=("default", "bf16"))
+        assert torch.equal(default[0], bf16[0])
+
+
+def test_bf16_is_refused_where_it_would_be_slow(monkeypatch):
+    monkeypatch.setattr("slipstream.networks.linear.bf16_available", lambda: False)
+    with pytest.raises(SlipstreamError, match="no bf16 instructions"):
+        set_matmul_backend("bf16")
+    assert matmul_backend() == "default"
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

@@ -11,13 +11,31 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Backend = Literal["default", "onednn"]
+from slipstream.errors import SlipstreamError
+
+Backend = Literal["default", "onednn", "bf16"]
+
+BF16_MIN_SIZE = 64
+"""Below this many rows, terms or columns, converting to bf16 costs more than its product saves. So
+acting, one row at a time, is in fp32 whatever the backend."""
 
 _state: dict[str, Backend] = {"backend": "default"}
 
 
 def set_matmul_backend(backend: Backend) -> None:
-    """Choose the fp32 product of every `Linear` on the CPU, like torch's own backend flags."""
+    """Choose the fp32 product of every `Linear` on the CPU, like torch's own backend flags.
+
+    `bf16` keeps weights, optimizer and activations in fp32 and rounds the factors of each large
+    product, and its result, to bf16 (8 bits of mantissa): another trade than the other two.
+
+    Raises:
+        SlipstreamError: bf16 on a processor without instructions for it.
+    """
+    if backend == "bf16" and not bf16_available():
+        raise SlipstreamError(
+            "matmul is 'bf16', but this processor has no bf16 instructions (AVX512_BF16 or AMX), "
+            "without which it is far slower; choose auto"
+        )
     _state["backend"] = backend
 
 
@@ -29,6 +47,11 @@ def matmul_backend() -> Backend:
 def onednn_available() -> bool:
     """Whether this build of torch has the oneDNN linear operator."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def bf16_available() -> bool:
+    """Whether the processor multiplies in bf16 itself, rather than by emulation."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def fastest_matmul_backend(rows: int = 512, width: int = 256, seconds: float = 0.3) -> Backend:
@@ -43,7 +66,7 @@ def fastest_matmul_backend(rows: int = 512, width: int = 256, seconds: float = 0
     x, weight = torch.randn(rows, width), torch.randn(width, width, requires_grad=True)
     bias, grad = torch.zeros(width), torch.randn(rows, width)
     before = matmul_backend()
-    backends: tuple[Backend, Backend] = ("default", "onednn")
+    backends: tuple[Backend, Backend] = ("default", "onednn")  # bf16 rounds: never by itself
     ratios: list[float] = []
     deadline = time.perf_counter() + seconds
     while len(ratios) < 20 or time.perf_counter() < deadline:
@@ -84,8 +107,48 @@ class _OneDNNLinear(torch.autograd.Function):
         )
 
 
+class _BF16Product(torch.autograd.Function):
+    """x (..., M, K), weight (..., K, N) -> (..., M, N) in fp32, from factors rounded to bf16.
+
+    The processor sums in fp32. x may lack the leading dimension of the weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x, weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(x, weight)
+        return torch.matmul(x, weight).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = grad_outputs[0].bfloat16()
+        need_x, need_weight = ctx.needs_input_grad
+        grad_x = grad_weight = None
+        if need_x:
+            grad_x = torch.matmul(grad, weight.mT).float()
+            grad_x = grad_x.sum(0) if grad_x.dim() > x.dim() else grad_x
+        if need_weight:
+            grad_weight = torch.matmul(x.mT, grad).float()
+        return grad_x, grad_weight
+
+
+def _rounds(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product is one of those that the bf16 backend takes."""
+    return (
+        _state["backend"] == "bf16"
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and min(*weight.shape[-2:], x.numel() // x.shape[-1]) >= BF16_MIN_SIZE
+    )
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """X (..., K), weight (N, K), bias (N,) -> (..., N)."""
+    if _rounds(x, weight):
+        rows = x.reshape(-1, x.shape[-1])
+        y = _BF16Product.apply(rows, weight.t()).view(*x.shape[:-1], -1)  # pyright: ignore
+        return y if bias is None else y + bias
     if _state["backend"] == "onednn" and x.device.type == "cpu" and x.dtype == torch.float32:
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         return _OneDNNLinear.apply(rows, weight, bias).view(*x.shape[:-1], -1)  # pyright: ignore
@@ -116,6 +179,8 @@ class EnsembleLinear(nn.Module):
         weight, bias = self.weight, self.bias
         if members is not None:  # slicing always would cost a copy of each gradient
             weight, bias = weight[:members], bias[:members]
+        if _rounds(x, weight):
+            return _BF16Product.apply(x, weight) + bias  # pyright: ignore
         if _state["backend"] == "onednn" and x.device.type == "cpu":
             xs = x if x.dim() == 3 else [x] * len(weight)
             return torch.stack(
