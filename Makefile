@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 BENCH_STAMP := $(VENV)/.setup-bench-stamp
+EXAMPLES_STAMP := $(VENV)/.setup-examples-stamp
 MANISKILL_STAMP := $(VENV)/.setup-maniskill-stamp
 # The exact pin, and before anything that depends on it: left to itself, pip may pick a build of
 # torch with several gigabytes of CUDA libraries. Override with e.g. `make setup TORCH=torch==2.14.0`.
@@ -22,7 +23,8 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench setup-maniskill demo test lint format type docs bench clean
+.PHONY: help setup setup-bench setup-examples setup-maniskill demo examples test lint format type \
+  docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -48,6 +50,12 @@ $(BENCH_STAMP): $(STAMP)
 	@$(PIP) -c constraints.txt -e '.[bench]'
 	@touch $@
 
+setup-examples: $(EXAMPLES_STAMP) ## add Stable-Baselines3, whose model an example starts from
+
+$(EXAMPLES_STAMP): $(STAMP)
+	@$(PIP) -c constraints.txt -e '.[sb3]'
+	@touch $@
+
 setup-maniskill: $(MANISKILL_STAMP) ## add ManiSkill (1.2 GB) and what it needs of the system
 	@scripts/install-system-packages pixels maniskill
 
@@ -61,6 +69,9 @@ demo: setup ## train both stages on HalfCheetah-v5 and write the report
 	$(BIN)/slipstream report $(DEMO_RUN) --out $(DEMO_RUN)/report.html
 	@echo
 	@echo "The report: $(CURDIR)/$(DEMO_RUN)/report.html"
+
+examples: setup-examples ## take a model of Stable-Baselines3 through both stages to ONNX
+	$(BIN)/python examples/sb3_to_onnx.py
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)

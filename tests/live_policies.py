@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from slipstream.config import RunConfig
+from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer, build_actor
 from slipstream.networks.cnn import CNNConfig
@@ -22,7 +23,7 @@ class Kind(NamedTuple):
     algorithm: str
     normalize: bool
     networks: NetworksConfig = NetworksConfig()
-    extra: bool = False  # reads its previous action and reward, too
+    env: EnvConfig = EnvConfig()  # what it sees
 
 
 def _transformer(**fields) -> NetworksConfig:
@@ -40,9 +41,28 @@ NAMED = {
         "td3",
         True,
         _transformer(context_length=3, position="rotary", gate="gru"),
+        EnvConfig(prev_action=True, prev_reward=True),
+    ),
+    "transformer-masked": Kind(
+        "transformer",
+        "sac",
         True,
+        _transformer(context_length=3, n_layers=2),
+        EnvConfig(observe=ObservationConfig(mask="0-1")),
     ),
 }
+
+IMAGES = Kind(
+    "transformer",
+    "sac",
+    True,
+    dataclasses.replace(
+        _transformer(context_length=3, n_layers=2),
+        cnn=CNNConfig((4, 4), (4, 2), (2, 1), embed_size=6),
+    ),
+    EnvConfig(obs="rgb+state", image_size=16, observe=ObservationConfig(mask="positions")),
+)
+"""A CNN in front of a transformer that sees the positions, too; needs MuJoCo and OpenGL."""
 
 # A new backbone is tested at its default sizes without being named here.
 _named_kinds = {each.kind for each in NAMED.values()}
@@ -67,14 +87,13 @@ def seeing() -> Policy:
     return Policy(actor.eval().requires_grad_(False), spec, env, described)
 
 
-def live(name: str, env_id: str = "Pendulum-v1", max_episode_steps: int | None = None) -> Policy:
+def live(
+    name: str | Kind, env_id: str = "Pendulum-v1", max_episode_steps: int | None = None
+) -> Policy:
     """One of KINDS with random weights, large enough that its inputs matter."""
-    kind = KINDS[name]
-    env = EnvConfig(
-        normalize_obs=kind.normalize,
-        max_episode_steps=max_episode_steps,
-        prev_action=kind.extra,
-        prev_reward=kind.extra,
+    kind = KINDS[name] if isinstance(name, str) else name
+    env = dataclasses.replace(
+        kind.env, normalize_obs=kind.normalize, max_episode_steps=max_episode_steps
     )
     opened = open_env(env_id, env, 1)
     opened.close()
@@ -82,7 +101,8 @@ def live(name: str, env_id: str = "Pendulum-v1", max_episode_steps: int | None =
     torch.manual_seed(0)
     normalizers = {}
     if kind.normalize:
-        normalizers = {key: Normalizer(value.size) for key, value in spec.obs.items()}
+        vectors = {key: value for key, value in spec.obs.items() if len(value.shape) == 1}
+        normalizers = {key: Normalizer(value.size) for key, value in vectors.items()}
         for normalizer in normalizers.values():
             size = len(normalizer.mean)
             normalizer.observe(torch.randn(50, size) * (1 + torch.arange(size)) + 1)

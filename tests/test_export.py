@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 import slipstream.export
+from slipstream.envs import gl
 from slipstream.errors import SlipstreamError
 from slipstream.export import export_policy
 from slipstream.networks.linear import matmul_backend, onednn_available, set_matmul_backend
 from slipstream.networks.memory import Carry, Prepare
 from slipstream.policy import Policy, load_policy
-from tests.live_policies import KINDS, live, seeing
+from tests.live_policies import IMAGES, KINDS, live, seeing
 
 TOLERANCE = 1e-5  # of the action in [-1, 1]; measured: 1e-6
 
@@ -46,6 +47,7 @@ def runner(path: Path, num_envs: int = 1) -> Any:
 def largest_difference(policy: Policy, act: Any, reset: Any, num_envs: int) -> float:
     """Between the policy and an export of it, in [-1, 1], over two episodes one after another."""
     env = policy.open_env(num_envs)
+    half_range = policy.module.scale.numpy()
     worst = 0.0
     obs = env.reset(5)
     carry = policy.initial_carry(num_envs)
@@ -54,8 +56,8 @@ def largest_difference(policy: Policy, act: Any, reset: Any, num_envs: int) -> f
         ended = False
         while not ended:
             action, carry = policy.step({k: v for k, v in obs.items() if k != "prev_action"}, carry)
-            worst = max(worst, float(np.abs(act(obs) - action).max()) / 2)
-            result = env.step(action / 2)
+            worst = max(worst, float(np.abs((act(obs) - action) / half_range).max()))
+            result = env.step(action / half_range)
             obs, ended = result.obs, bool(result.truncated.all())
         if episode == 0:
             carry = policy.initial_carry(num_envs)
@@ -96,6 +98,21 @@ def test_torch_export_acts_as_the_policy_over_whole_episodes(name, exports):
         return action.numpy()
 
     assert largest_difference(live(name), act, reset, 2) < TOLERANCE
+
+
+def test_a_cnn_before_a_transformer_acts_as_the_policy_over_whole_episodes(tmp_path):
+    try:
+        gl.open_context(8).free()
+    except SlipstreamError as error:
+        pytest.skip(str(error))
+    policy = live(IMAGES, "Reacher-v5")
+    export_policy(policy, tmp_path)
+    for num_envs in (1, 2):
+        exported = runner(tmp_path / "policy.onnx", num_envs)
+        worst = largest_difference(policy, exported.step, exported.reset, num_envs)
+        assert worst < TOLERANCE
+    about = {each["key"]: (each["shape"], each["dtype"]) for each in exported.about["observations"]}
+    assert about == {"rgb": ([16, 16, 3], "uint8"), "state": ([6], "float32")}
 
 
 def test_images_go_in_as_they_are(tmp_path):

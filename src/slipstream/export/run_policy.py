@@ -1,7 +1,6 @@
 """Run the policy.onnx beside this file; needs numpy and onnxruntime, nothing else."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,9 @@ class Policy:
         path = path or str(Path(__file__).with_name("policy.onnx"))
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["slipstream"])
-        self.num_envs = num_envs
-        self.carry: dict[str, np.ndarray] = {
-            part["input"]: np.zeros((num_envs, *part["shape"]), part["dtype"])
-            for part in self.about["carry"]
-        }
+        self.num_envs, self.carry = num_envs, dict[str, np.ndarray]()
+        for part in self.about["carry"]:
+            self.carry[part["input"]] = np.zeros((num_envs, *part["shape"]), part["dtype"])
 
     def reset(self, rows: Any = slice(None)) -> None:
         """Begin an episode, in every environment or in `rows` of them: forget what was."""
@@ -32,24 +29,20 @@ class Policy:
 
     def step(self, obs: Any) -> np.ndarray:
         """Act on an observation (n,) or (N, n), or a dict of such: the action (A,) or (N, A)."""
-        parts, feed, single = self.about["observations"], {}, False
-        for part in parts:
-            value = obs[part["key"]] if isinstance(obs, Mapping) else obs
-            value = np.asarray(value, part["dtype"])
+        feed, single = dict(self.carry), False
+        for part in self.about["observations"]:
+            value = np.asarray(obs[part["key"]] if isinstance(obs, dict) else obs, part["dtype"])
             single = value.shape == tuple(part["shape"])
             feed[part["input"]] = value[None] if single else value
             if feed[part["input"]].shape != (self.num_envs, *part["shape"]):
                 raise ValueError(f"{part['key']} is {value.shape}, for {self.num_envs} of {part}")
-        outputs: Any = self.session.run(None, feed | self.carry)
-        action, self.carry = outputs[0], dict(zip(self.carry, outputs[1:], strict=True))
+        action, *carry = map(np.asarray, self.session.run(None, feed))
+        self.carry = dict(zip(self.carry, carry, strict=True))
         return action[0] if single else action
 
 
 if __name__ == "__main__":
     policy, random = Policy(), np.random.default_rng(0)
-    for _ in range(10):
-        shown = {
-            part["key"]: random.standard_normal(part["shape"])
-            for part in policy.about["observations"]
-        }
-        print(policy.step(shown))
+    shapes = {part["key"]: part["shape"] for part in policy.about["observations"]}
+    for _ in range(10):  # noise in place of observations
+        print(policy.step({key: random.normal(size=shape) for key, shape in shapes.items()}))
