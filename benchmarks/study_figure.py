@@ -82,7 +82,7 @@ def draw(axes: list[Axes], task: str, study: Study, curves: dict[str, list[Curve
                 interquartile_mean(values),
                 color=colour,
                 lw=2,
-                label=f"{label} ({len(runs)} seeds)",
+                label=f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})",
             )
             axis.fill_between(x, *bounds, color=colour, alpha=0.12, lw=0)
     by_steps.set(title=task, xlabel="env steps, all counted", ylabel="return, 10 episodes")

@@ -1,4 +1,4 @@
-"""The examples of docs/bring-your-own.md, by the commands that stand there."""
+"""The examples of the pages on bringing one's own, by the commands that stand there."""
 
 import re
 import runpy
@@ -14,7 +14,10 @@ from slipstream.config import load
 from tests.tiny_runs import events, lines
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "bring-your-own.md").read_text()
+PAGE = "".join(
+    (ROOT / "docs" / f"bring-your-own-{name}.md").read_text()
+    for name in ("accelerator", "environment")
+)
 EXAMPLES = ROOT / "examples" / "bring_your_own"
 SMALL = {
     "total-steps": 200,

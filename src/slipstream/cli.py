@@ -21,7 +21,7 @@ from slipstream.errors import Interrupted, SlipstreamError
 class TrainOptions:
     """What to start from and what to do; everything else configures the run."""
 
-    env_id: Positional[str]
+    env_id: Annotated[Positional[str], arg(metavar="ENV")]
     """Gymnasium id, such as HalfCheetah-v5, or a function that makes an environment, such as
     my_pkg.envs:make."""
     preset: str = "default"
@@ -89,7 +89,7 @@ def _start(options: TrainOptions) -> RunConfig:
 class ResumeOptions:
     """Go on with a run from its last checkpoint, exactly where it stood."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """The run's folder, or one of its checkpoints to go back to."""
     quiet: bool = False
     """Show no progress."""
@@ -108,7 +108,7 @@ def resume(arguments: Sequence[str]) -> int:
 class EvaluateOptions:
     """Run a trained policy without exploration."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run's folder or one of its checkpoints."""
     episodes: int = 10
     """Episodes, each on a seed of its own."""
@@ -148,7 +148,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 class ExportOptions:
     """Write a trained policy for where Slipstream is not: one step of it, the memory in and out."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run's folder, one of its checkpoints, or a folder that holds a policy alone."""
     to: Literal["onnx", "torch-export", "safetensors"] = "onnx"
     """onnx writes a script beside the file that needs numpy and onnxruntime alone; safetensors is
@@ -179,7 +179,7 @@ def export(arguments: Sequence[str]) -> int:
 class DistilOptions:
     """Clone a trained policy into a smaller one, and tell what that costs and saves."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run's folder or one of its checkpoints: the teacher."""
     to: str = "mlp"
     """The smaller policy's kind of network: mlp, gru, lstm or transformer."""
@@ -219,7 +219,7 @@ def distil(arguments: Sequence[str]) -> int:
 class PushOptions:
     """Upload a run's policy to the Hugging Face Hub, with a model card made from the run."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run's folder."""
     repo: str
     """The repository, user/name; made if missing."""
@@ -251,7 +251,7 @@ def push(arguments: Sequence[str]) -> int:
 class ReportOptions:
     """Write one HTML page with the learning curves of one or more runs."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
     """Run folders; seeds of the same environment and preset are pooled."""
     out: Path | None = None
     """The page to write; report.html in the first run's folder by default."""

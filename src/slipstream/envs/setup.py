@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 from tyro.conf import arg
 
+from slipstream.envs.keyword_flags import KEYWORDS, Scalar
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
 from slipstream.envs.masks import env_name
 from slipstream.envs.observation import ObservationConfig, observe
@@ -22,7 +23,6 @@ from slipstream.envs.registry import build, own_env, resolve_id
 from slipstream.envs.vec_env import VecEnv, make_env
 from slipstream.errors import SlipstreamError
 
-Scalar = bool | int | float | str
 Obs = Literal["state", "rgb", "rgb+state", "depth", "depth+state", "rgb+depth", "rgb+depth+state"]
 
 
@@ -38,8 +38,9 @@ class EnvConfig:
     """Normalize observations by their running mean and variance, saved with the policy."""
     max_episode_steps: int | None = None
     """Time limit in steps; None keeps the environment's own."""
-    kwargs: dict[str, Scalar] = field(default_factory=dict)
-    """Keyword arguments of the environment itself, such as `--env.kwargs ctrl_cost_weight 0.2`."""
+    kwargs: Annotated[dict[str, Scalar], KEYWORDS] = field(default_factory=dict)
+    """Keyword arguments of the environment itself, such as `--env.kwargs ctrl_cost_weight 0.2`; in
+    place of those that a preset gives."""
     obs: Annotated[Obs, arg(prefix_name=False)] = "state"
     """What the policy sees: the state, images in its place, or both. Of a ManiSkill task the state
     beside images is what a robot knows of itself (joints, tool)."""
