@@ -7,8 +7,10 @@ import yaml
 from slipstream.config import EnvConfig, EvalConfig, RunConfig, from_dict, load, to_dict, to_yaml
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
+from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.presets import PRESETS, preset
+from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.online import OnlineConfig
@@ -184,3 +186,29 @@ def test_the_papers_presets_keep_the_papers_numbers():
         3_000,
     )
     assert preset("paper/mdp-sac", "Hopper-v5").algorithm == "sac"
+
+    config = preset("paper/image-sac", "PushCube-v1")
+    sac, cnn, transformer = config.algorithms.sac, config.networks.cnn, config.networks.transformer
+    assert (config.algorithm, sac.gamma, sac.tau) == ("sac", 0.8, 0.01)
+    assert (config.batch_size, config.utd_ratio, config.env.num_envs) == (512, 0.25, 16)
+    assert (cnn.channels, cnn.kernels) == ((16, 32, 64, 64, 64), (3, 3, 3, 3, 1))
+    assert (transformer.n_layers, transformer.n_heads, transformer.d_model) == (1, 2, 256)
+
+
+def test_an_environment_of_images_alone_is_seen_three_at_a_time():
+    """One image tells no velocity. A state beside it does, and so does what is asked for."""
+    image, state = ArraySpec((8, 8, 3), "uint8"), ArraySpec((2,))
+
+    def stacks(config: RunConfig, obs: dict[str, ArraySpec]) -> tuple[int | None, int | None]:
+        spec = EnvSpec("x", obs, (-1.0,), (1.0,))
+        networks = config.fitted(spec).built_networks
+        return networks.mlp.frame_stack, networks.critic.frame_stack
+
+    config = RunConfig("x")
+    assert stacks(config, {"rgb": image}) == (3, 3)
+    assert stacks(config, {"rgb": image, "state": state}) == (1, 1)
+    assert stacks(config, {"state": state}) == (1, 1)
+    chosen = replace(config.networks, mlp=MLPConfig(frame_stack=2))
+    assert stacks(replace(config, networks=chosen), {"rgb": image}) == (2, 3)
+    privileged = replace(config, privileged=("accelerator", "critic"))
+    assert stacks(privileged, {"rgb": image, "privileged": state}) == (1, 1)

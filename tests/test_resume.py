@@ -14,6 +14,7 @@ from slipstream.checkpoint import load_tree, resolve
 from slipstream.cli import main
 from slipstream.config import EnvConfig
 from slipstream.envs.observation import ObservationConfig
+from tests.stages.pictures import CNN
 from tests.tiny_runs import (
     in_child,
     lines,
@@ -43,6 +44,18 @@ CONFIGS = {
         ),
         accelerator="lstm",
         privileged=("critic",),
+    ),
+    "images": tiny(
+        env_id="tests.stages.pictures:picture",
+        env=EnvConfig(num_envs=2),
+        networks=replace(tiny().networks, cnn=CNN),
+        cloning=replace(tiny().cloning, copy_encoder=True, shift=2),
+    ),
+    "images, td3": tiny(
+        algorithm="td3",
+        env_id="tests.stages.pictures:picture",
+        networks=replace(tiny().networks, cnn=CNN),
+        cloning=replace(tiny().cloning, every=0),
     ),
 }
 KILLS = {"stage 1": 95, "stage 2": 215}  # the checkpoints before: 80 and 200

@@ -16,6 +16,7 @@ from tyro.conf import Suppress
 from slipstream.envs.setup import EnvConfig, Scalar
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
+from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
@@ -164,8 +165,20 @@ class RunConfig:
         A policy or critic from which something is hidden looks at three frames: with them, an MLP
         on masked HalfCheetah went from nothing to a third of what it does with full observations.
         """
+        return self._stacking(self.env.observe.hides or "state" not in self.env.parts)
+
+    def fitted(self, spec: EnvSpec) -> "RunConfig":
+        """The same for an environment which shows images alone, whatever was asked of it.
+
+        One image tells no velocity.
+        """
+        seen = [value for key, value in spec.obs.items() if key != PRIVILEGED]
+        if any(len(value.shape) == 1 for value in seen):
+            return self
+        return replace(self, networks=self._stacking(hides=True))
+
+    def _stacking(self, hides: bool) -> NetworksConfig:
         networks = self.networks
-        hides = self.env.observe.hides or "state" not in self.env.parts
 
         def stack(chosen: int | None, sees_all: bool) -> int:
             return chosen or (HIDDEN_FRAME_STACK if hides and not sees_all else 1)

@@ -10,6 +10,7 @@ from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
+from slipstream.networks.cnn import CNNConfig
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.recurrent import RecurrentConfig
@@ -99,6 +100,20 @@ def pixels(env_id: str) -> RunConfig:
         # A frame is 12 KiB: 20,000 of them are 250 MB.
         accelerate=AccelerateConfig(replay_capacity=20_000),
         eval=EvalConfig(every=7_000, episodes=3),
+    )
+
+
+def cnn(env_id: str) -> RunConfig:
+    """From images alone, a CNN first: an encoder shared with the critics, random shifts (DrQ-v2)."""
+    return RunConfig(
+        env_id=env_id,
+        preset="cnn",
+        utd_ratio=0.5,
+        env=EnvConfig(obs="rgb"),
+        cloning=CloningConfig(every=0, burst=1_000),
+        # A frame is 12 KiB: 50,000 of them are 615 MB.
+        accelerate=AccelerateConfig(replay_capacity=50_000),
+        eval=EvalConfig(every=10_000, episodes=5),
     )
 
 
@@ -201,6 +216,47 @@ def paper_pomdp_td3(env_id: str) -> RunConfig:
     )
 
 
+def paper_image_sac(env_id: str) -> RunConfig:
+    """The paper's ManiSkill settings on images (arXiv 2509.26137 and its code), traps mended.
+
+    Mended: as in `paper_mdp_td3`, and a policy acts on the true window that it learns from, where
+    the paper's repeats the present frame. The encoder has the paper's widths and kernels, but
+    halves images by strides, which costs far less than pooling after each convolution.
+    """
+    return RunConfig(
+        env_id=env_id,
+        preset="paper/image-sac",
+        total_steps=1_000_000,
+        batch_size=512,
+        utd_ratio=0.25,
+        learning_starts=4_000,
+        algorithms=AlgorithmsConfig(
+            sac=SACConfig(gamma=0.8, tau=0.01, actor_lr=3e-4, critic_lr=3e-4)
+        ),
+        networks=NetworksConfig(
+            mlp=MLPConfig((256, 256, 256)),
+            transformer=TransformerConfig(
+                context_length=3, d_model=256, n_layers=1, n_heads=2, d_ff=512, dropout=0.05
+            ),
+            critic=CriticConfig(hidden=(256, 256, 256), layer_norm=False),
+            cnn=CNNConfig(
+                channels=(16, 32, 64, 64, 64),
+                kernels=(3, 3, 3, 3, 1),
+                strides=(2, 2, 2, 2, 1),
+                embed_size=256,
+                shift=0,
+            ),
+        ),
+        env=EnvConfig(obs="rgb+state", num_envs=16),
+        cloning=CloningConfig(source="episodes", episodes=10, episodes_every=3_000),
+        switch=SwitchConfig(rule="at_step", latest=0.5),
+        accelerate=AccelerateConfig(replay_capacity=100_000),
+        online=OnlineConfig(replay_capacity=20_000),
+        eval=EvalConfig(every=20_000, episodes=16),
+        checkpoint_every=100_000,
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "default": default,
     "td3": td3,
@@ -211,11 +267,13 @@ PRESETS: dict[str, Preset] = {
     "lstm": lstm,
     "privileged": privileged,
     "pixels": pixels,
+    "cnn": cnn,
     "memory-probe": memory_probe,
     "pendulum": pendulum,
     "paper/mdp-td3": paper_mdp_td3,
     "paper/mdp-sac": paper_mdp_sac,
     "paper/pomdp-td3": paper_pomdp_td3,
+    "paper/image-sac": paper_image_sac,
 }
 """Name on the command line -> function of the env id."""
 

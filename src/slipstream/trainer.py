@@ -69,6 +69,7 @@ class Trainer:
 
         self.config, self.run_dir = config, run_dir
         self.env = self._make_env(config.env.num_envs, config.env.parallel)
+        self.config = config = config.fitted(self.env.spec)
         if state is None:
             brought = bring(config, self.env.spec)
         else:

@@ -26,7 +26,7 @@ def discounted(env_id, gamma, policy, seed=0, **env_kwargs):
 
 
 def test_all_probes_are_registered():
-    assert len(IDS) == 7
+    assert len(IDS) == 8
     assert all(env_id in gym.registry for env_id in IDS)
     probe.register()  # a second time does no harm
 
@@ -40,7 +40,8 @@ def test_probes_keep_the_gymnasium_contract(env_id):
     env.reset(seed=0)
     for _ in range(30):
         result = env.step(np.ones((2, 1)))
-        assert env.spec.obs["state"].shape == result.obs["state"].shape[1:]
+        (shown,) = env.spec.obs
+        assert env.spec.obs[shown].shape == result.obs[shown].shape[1:]
 
 
 def test_constant():
@@ -134,3 +135,23 @@ def test_identity_tells_where_each_row_comes_from():
         rows.append((int(obs[2]), terminated, truncated))
     assert [length for length, _, _ in rows] == [2, 1] * 3
     assert [ends for _, *ends in rows] == [[True, False], [True, True], [False, True]] * 2
+
+
+def test_image():
+    """The answer can be read off the picture, and a shifted picture has the same one."""
+    returns, errors, places = [], [], set()
+    env = probe.ProbeImage()
+    for seed in range(400):
+        image, _ = env.reset(seed=seed)
+        red, green = (image[..., channel].any(0).argmax() for channel in (0, 1))
+        _, reward, terminated, truncated, _ = env.step(
+            np.array([env.best_action(int(green) - int(red))])
+        )
+        assert terminated and not truncated
+        errors.append(reward - env.value)
+        _, reward, *_ = env.step(np.zeros(1))
+        returns.append(reward)
+        places.add((int(red), int(green)))
+    assert max(map(abs, errors)) < 1e-12
+    assert len(places) > 200
+    assert np.mean(returns) == pytest.approx(env.blind_return(), abs=0.02)

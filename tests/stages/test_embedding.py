@@ -1,60 +1,14 @@
 """Images in a run: encoded once a frame, then replaced by embeddings of a frozen encoder."""
 
 from dataclasses import replace
-from functools import partial
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 
-from slipstream.envs.vec_env import make_env
-from slipstream.networks.cnn import CNNConfig
 from slipstream.stages.interact import Interaction
 from slipstream.stages.learners import ALGORITHMS
-from slipstream.stages.team import Team
+from tests.stages.pictures import make_team
 from tests.stages.teams import CONFIG
-
-CNN = CNNConfig(channels=(4,), kernels=(4,), strides=(4,), embed_size=6, segment=4)
-
-
-class Picture(gym.Env):
-    """Shows a random image, and beside it what it is about."""
-
-    def __init__(self) -> None:
-        image = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8)
-        state = gym.spaces.Box(-1, 1, (2,))
-        self.observation_space = gym.spaces.Dict(rgb=image, privileged=state)
-        self.action_space = gym.spaces.Box(-1, 1, (1,))
-
-    def _obs(self):
-        return {
-            "rgb": self.np_random.integers(0, 256, (12, 12, 3), np.uint8),
-            "privileged": self.np_random.uniform(-1, 1, 2).astype(np.float32),
-        }
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return self._obs(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self._obs(), float(action[0]), False, self.t == 9, {}
-
-
-def make_team(privileged=("accelerator", "critic"), **fields):
-    networks = replace(CONFIG.networks, cnn=CNN)
-    config = replace(CONFIG, networks=networks, privileged=privileged, **fields)
-    torch.manual_seed(0)
-    env = make_env(partial(Picture), num_envs=2)
-    team = Team(replace(config, num_envs=2), env.spec, lambda: make_env(Picture))
-    stage = team.enter("accelerate")
-    interaction = Interaction(env, team.replay, team.normalizers)
-    interaction.begin(stage.collector, seed=0)
-    for _ in range(25):
-        interaction.step(stage.collector, stage.learner.explore)
-    return team, interaction, stage, env
 
 
 def test_cloning_draws_several_steps_of_a_window_and_only_what_it_reads():

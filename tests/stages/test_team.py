@@ -64,7 +64,7 @@ def test_optimizers_and_targets_are_fresh(algorithm):
         target = online.learner.actor_target
         assert isinstance(target, torch.nn.Module)
         assert torch.equal(flat(target), flat(team.actors["transformer"]))
-        assert not any(parameter.requires_grad for parameter in target.parameters())
+        assert not any(parameter.requires_grad for parameter in target.own_parameters())
         online.learn(2)
         assert not torch.equal(flat(target), flat(team.actors["transformer"]))
 

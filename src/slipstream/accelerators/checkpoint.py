@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from slipstream import checkpoint
@@ -55,6 +56,9 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
     head = str(policy.description["head"])
     output, std = ("own", 0.0) if learns else frozen_output(head, config, spec)
     networks = strict_converter().structure(policy.description["networks"], NetworksConfig)
+    if with_critics:
+        together = _same_encoders(policy.actor.state_dict(), found.critic)
+        networks = replace(networks, critic=found.networks.critic, share_encoder=together)
     recipe = Recipe(
         about=about,
         network=str(policy.description["kind"]),
@@ -64,7 +68,7 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
         std=std,
         clip=Normalizer(1).clip if policy.env.normalize_obs else None,
         learns=learns,
-        networks=replace(networks, critic=found.networks.critic) if with_critics else networks,
+        networks=networks,
         critic_keys=found.trained.critic_keys if with_critics else None,
         critic_layer_norm=found.layer_norm,
         alpha=found.alpha,
@@ -125,6 +129,12 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
         critic_target=state["team"]["networks"]["critic_target"],
         alpha=None if log_alpha is None else float(log_alpha.detach().exp()),
     )
+
+
+def _same_encoders(actor: Mapping[str, Tensor], critic: Mapping[str, Tensor]) -> bool:
+    """Whether policy and critics saw images through one encoder (a clone has its own)."""
+    names = [name for name in actor if name.startswith("inputs.encoders.")]
+    return all(name in critic and torch.equal(actor[name], critic[name]) for name in names)
 
 
 def _here(about: str, key: str, there: EnvSpec, here: EnvSpec, prefers_all: bool) -> str:

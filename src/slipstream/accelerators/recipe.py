@@ -23,6 +23,7 @@ from slipstream.networks.inputs import Inputs
 from slipstream.spec import EnvSpec
 from slipstream.stages.accelerate import Brought
 from slipstream.stages.learners import frozen_copy
+from slipstream.stages.shared_encoder import share_encoder
 
 Output = Literal["own", "mode", "spread"]
 
@@ -98,7 +99,11 @@ def assemble(
     normalizers: dict[str, Normalizer] = {}
     if recipe.clip is not None:
         keys = dict.fromkeys((*recipe.keys, *critic_keys))
-        normalizers = {key: Normalizer(spec.obs[key].size, recipe.clip) for key in keys}
+        normalizers = {
+            key: Normalizer(spec.obs[key].size, recipe.clip)
+            for key in keys
+            if len(spec.obs[key].shape) == 1
+        }
     inputs = Inputs(spec.obs, recipe.keys, normalizers, recipe.networks.cnn)
     if call is not None:
         backbone = CalledPolicy(call, recipe.about, spec)
@@ -111,6 +116,8 @@ def assemble(
             spec, recipe.critic_keys, recipe.networks, recipe.critic_layer_norm, normalizers
         ).to(device)
         critic_target = frozen_copy(critic)
+        if recipe.learns and recipe.networks.share_encoder:
+            share_encoder(actor, critic, critic_target)
     if weights is not None:
         actor.load_state_dict(weights.actor)
         if critic is not None and critic_target is not None:

@@ -39,7 +39,7 @@ class Cloning:
         self.student = student
         self.critic = critic
         self.ascent = ascent
-        self.optimizer = FusedAdam(student.parameters(), lr)
+        self.optimizer = FusedAdam(student.own_parameters(), lr)
         self.num_updates = 0
 
     def update(self, batch: Batch, label: PolicyOutput | Tensor) -> dict[str, Tensor]:

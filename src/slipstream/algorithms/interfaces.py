@@ -39,7 +39,7 @@ class DeterministicActor(Protocol):
         """The policy at the last steps, (B, last, A)."""
         ...
 
-    def parameters(self) -> Iterable[nn.Parameter]:
+    def own_parameters(self) -> Iterable[nn.Parameter]:
         """What an optimizer moves, as far as `requires_grad` is on."""
         ...
 
@@ -55,8 +55,8 @@ class StochasticActor(Protocol):
         """The distribution at the last steps, (B, last, A)."""
         ...
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """What an optimizer moves."""
+    def own_parameters(self) -> Iterable[nn.Parameter]:
+        """What an optimizer moves, as far as `requires_grad` is on."""
         ...
 
     def memory_parameters(self) -> Iterable[nn.Parameter]:

@@ -78,7 +78,7 @@ class SAC:
         self.config = config
         self.actor, self.critic, self.critic_target = actor, critic, critic_target
         self.log_alpha = log_alpha
-        self.actor_parameters = movable(actor.parameters())
+        self.actor_parameters = movable(actor.own_parameters())
         self.critic_parameters = list(critic.parameters())
         self.critic_target_parameters = list(critic_target.parameters())
         self.actor_optimizer = FusedAdam(

@@ -82,7 +82,7 @@ class TD3:
         self.config = config
         self.actor, self.actor_target = actor, actor_target
         self.critic, self.critic_target = critic, critic_target
-        self.actor_parameters = movable(actor.parameters())
+        self.actor_parameters = movable(actor.own_parameters())
         self.critic_parameters = list(critic.parameters())
         self.actor_optimizer = FusedAdam(
             self.actor_parameters, config.actor_lr, actor.memory_parameters(), config.memory_lr
@@ -90,7 +90,7 @@ class TD3:
         self.critic_optimizer = FusedAdam(
             self.critic_parameters, config.critic_lr, critic.memory_parameters(), config.memory_lr
         )
-        pairs = zip(actor_target.parameters(), actor.parameters(), strict=True)
+        pairs = zip(actor_target.own_parameters(), actor.own_parameters(), strict=True)
         self.actor_target_parameters = [target for target, own in pairs if own.requires_grad]
         self.critic_target_parameters = list(critic_target.parameters())
         self.num_updates = 0

@@ -168,6 +168,50 @@ class ProbeMemory(_Probe):
         return obs, 1.0 - miss**2, True, False, {"success": abs(miss) <= 0.5}
 
 
+class ProbeImage(_Probe):
+    """One step, obs a dark image with a red and a green square: best is to say how they lie.
+
+    With d the columns from the red to the green one, reward 1 - (a - 0.8 d / D)^2 for D, the most
+    there can be: V = 1. Where in the image the two lie does not matter, so that shifting images
+    leaves the answer what it was. Fails where an encoder learns nothing; acting without looking
+    earns `blind_return` at best.
+    """
+
+    size: ClassVar[int] = 32
+    square: ClassVar[int] = 8
+    value: ClassVar[float] = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        shape = (self.size, self.size, 3)
+        self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)  # pyright: ignore
+
+    def _begin(self) -> np.ndarray:
+        places = self.np_random.integers(0, self.size - self.square + 1, (2, 2))
+        self.image = np.zeros((self.size, self.size, 3), np.uint8)
+        for channel, (top, left) in enumerate(places):
+            rows, columns = slice(top, top + self.square), slice(left, left + self.square)
+            self.image[rows, columns, channel] = 255
+        self.offset = int(places[1, 1] - places[0, 1])
+        return self.image
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """End with a reward for how near the action came."""
+        reward = 1.0 - (float(action[0]) - self.best_action(self.offset)) ** 2
+        return self.image, reward, True, False, {}
+
+    @classmethod
+    def best_action(cls, offset: int) -> float:
+        """The action with the highest reward, for columns from the red to the green square."""
+        return 0.8 * offset / (cls.size - cls.square)
+
+    @classmethod
+    def blind_return(cls) -> float:
+        """The mean return of always acting 0, the best there is without the image."""
+        n = cls.size - cls.square + 1  # places; d is the difference of two uniform ones
+        return 1.0 - 0.8**2 * (n**2 - 1) / 6 / (n - 1) ** 2
+
+
 class ProbeIdentity(_Probe):
     """Every row says where it comes from: obs = [env id, episode, step], both counted from 0.
 
@@ -224,6 +268,7 @@ def register() -> None:
         (ProbeAction, None),
         (ProbeTruncation, 10),
         (ProbeMemory, None),
+        (ProbeImage, None),
         (ProbeIdentity, None),
     ):
         env_id = f"slipstream/{probe.__name__}-v0"

@@ -33,6 +33,9 @@ class NetworksConfig:
     """The encoder that goes before any of them where an observation is an image."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The twin critics."""
+    share_encoder: bool = True
+    """Where the first policy of a run and its critics read the same images: one encoder for both,
+    moved by the critics' loss alone. A transformer that is cloned always has its own."""
 
 
 def common_context(networks: Sequence[Actor | Critic], loss_steps: int) -> int:

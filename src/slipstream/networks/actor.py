@@ -40,6 +40,12 @@ class Actor(nn.Module):
         """Where the weights are (or the buffers, of a policy without weights)."""
         return next(chain(self.parameters(), self.buffers())).device
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What its own learning may move: all parameters but those of encoders that it borrows."""
+        borrowed = self.inputs.encoders.parameters() if self.inputs.borrowed else ()
+        others = {id(parameter) for parameter in borrowed}
+        return [parameter for parameter in self.parameters() if id(parameter) not in others]
+
     def memory_parameters(self) -> list[nn.Parameter]:
         """The parameters of its memory; none for an MLP."""
         return list(self.backbone.memory_parameters())

@@ -29,6 +29,9 @@ class CNNConfig:
     segment: int = 8
     """Consecutive steps that are drawn together where images are encoded for learning, so that each
     image is encoded once for all of them."""
+    shift: int = 4
+    """Pixels by which images are shifted at random, each way, where policy and critics learn from
+    them (DrQ); 0 for none. Cloning has its own, cloning.shift."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no encoder."""
@@ -44,6 +47,8 @@ class CNNConfig:
         for name in ("embed_size", "segment"):
             if getattr(self, name) < 1:
                 raise SlipstreamError(f"cnn.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.shift < 0:
+            raise SlipstreamError(f"cnn.shift is {self.shift}; it must not be negative")
 
 
 class CNN(nn.Module):

@@ -1,5 +1,6 @@
 """From observations to one vector a frame: the part of a network that knows observation keys."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,9 @@ from slipstream.batch import Obs
 from slipstream.errors import SlipstreamError
 from slipstream.networks.cnn import CNN, CNNConfig
 from slipstream.spec import ArraySpec
+
+OWN, TARGET = "embedding", "target_embedding"
+"""Whose embedding of an image: the networks' that learn, or their targets'."""
 
 
 class Normalizer(nn.Module):
@@ -52,6 +56,10 @@ class Inputs(nn.Module):
 
     An image is encoded where `frames` meets it, once; what a memory keeps are embeddings. Where an
     observation holds an image's embedding already (`embedding_key`), that is taken.
+
+    Attributes:
+        borrowed: whether the encoders belong to another network, which alone moves them.
+        embedded_as: which of an image's embeddings it takes, its own or that of target networks.
     """
 
     def __init__(
@@ -80,6 +88,28 @@ class Inputs(nn.Module):
             {key: normalizers[key] for key in keys if key in normalizers}
         )
         self.encoders = nn.ModuleDict(encoders)
+        self.borrowed = False
+        self.embedded_as = OWN
+
+    def borrow(self, lender: "Inputs") -> None:
+        """Read images through the encoders of another network from now on.
+
+        They come out of them detached: what learns here moves them no more.
+
+        Raises:
+            ValueError: the other network reads other images.
+        """
+        if set(self.encoders) != set(lender.encoders):
+            raise ValueError(f"{set(lender.encoders)} cannot stand for {set(self.encoders)}")
+        self.encoders = lender.encoders
+        self.embedded_as = lender.embedded_as
+        self.borrowed = True
+
+    def part(self) -> None:
+        """End borrowing: the encoders stay as they are now, whatever becomes of the lender's."""
+        self.encoders = copy.deepcopy(self.encoders)
+        self.embedded_as = OWN
+        self.borrowed = False
 
     def frames(self, obs: Obs) -> Tensor:
         """What a memory keeps of each observation: key -> (..., *) becomes (..., size), raw."""
@@ -89,8 +119,11 @@ class Inputs(nn.Module):
     def _part(self, key: str, obs: Obs) -> Tensor:
         if key not in self.encoders:
             return obs[key]
-        embedded = obs.get(embedding_key(key))
-        return self.encoders[key](obs[key]) if embedded is None else embedded
+        embedded = obs.get(embedding_key(key, self.embedded_as))
+        if embedded is None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.borrowed):
+                return self.encoders[key](obs[key])
+        return embedded.detach() if self.borrowed else embedded
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (..., size), normalized if the run normalizes.
@@ -107,6 +140,6 @@ class Inputs(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def embedding_key(key: str) -> str:
-    """The observation key of an image's embedding by a frozen encoder."""
-    return f"{key}.embedding"
+def embedding_key(key: str, of: str = OWN) -> str:
+    """The observation key of an image's embedding, by the encoder itself or by its target copy."""
+    return f"{key}.{of}"

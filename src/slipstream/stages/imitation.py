@@ -15,6 +15,7 @@ from slipstream.networks import Actor, Critic, common_context, common_loss_steps
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
 from slipstream.stages.interact import rollout
+from slipstream.stages.shift import shifted
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,16 @@ class CloningConfig:
     """With source=episodes: how many are run each time."""
     episodes_every: int = 3000
     """With source=episodes: env steps between two collections; each is followed by one epoch."""
+    shift: int = 0
+    """Pixels by which the images that the transformer is cloned on are shifted at random, each way
+    (the accelerator labels them as they were)."""
+    copy_encoder: bool = False
+    """Before the first burst, start the transformer's image encoder as a copy of the accelerator's;
+    both must read the same images."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for negative sizes."""
-        for name in ("every", "burst", "own_episodes"):
+        for name in ("every", "burst", "own_episodes", "shift"):
             if getattr(self, name) < 0:
                 raise SlipstreamError(
                     f"cloning.{name} is {getattr(self, name)}; it must not be negative"
@@ -115,6 +122,13 @@ class Imitation:
         self.burst: tuple[float, float] | None = None
         self._seed = seed
         self._num_collections = 0
+        self._must_copy = config.copy_encoder
+        if config.copy_encoder and not _alike(student, teacher):
+            raise SlipstreamError(
+                f"cloning.copy_encoder is on, but the accelerator has no encoder like the "
+                f"transformer's (it reads {', '.join(teacher.inputs.keys)}, the transformer "
+                f"{', '.join(student.inputs.keys)}); leave it off"
+            )
 
     def step(self, before: int, now: int) -> tuple[int, dict[str, Tensor]]:
         """What is due between two counts of env steps: thin updates, or the paper's episodes.
@@ -144,6 +158,10 @@ class Imitation:
             then the mean action error over the first and over the last tenth of the updates.
         """
         num_steps, metrics = 0, {}
+        if self._must_copy:
+            encoders = self.teacher.inputs.encoders.state_dict()
+            self.student.inputs.encoders.load_state_dict(encoders)
+            self._must_copy = False
         if self.config.own_episodes:
             num_steps = self._collect(self.student, self.config.own_episodes)
         errors: list[Tensor] = []
@@ -169,7 +187,8 @@ class Imitation:
             return {}
         windows = num_windows(self.config.batch_size, self.loss_steps)
         batch = replay.sample(windows, self.context_length, self.loss_steps, keys=self.keys)
-        return self.cloning.update(batch, self._label(batch))
+        label = self._label(batch)
+        return self.cloning.update(shifted(batch, self.config.shift), label)
 
     def _label(self, batch: Batch) -> Any:
         if self.config.source == "stored":
@@ -196,6 +215,7 @@ class Imitation:
             "cloning": self.cloning.state_dict(),
             "extra": self.extra.state_dict(),
             "num_collections": self._num_collections,
+            "must_copy": self._must_copy,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -203,8 +223,18 @@ class Imitation:
         self.cloning.load_state_dict(state["cloning"])
         self.extra.load_state_dict(state["extra"])
         self._num_collections = state["num_collections"]
+        self._must_copy = state["must_copy"]
 
     def close(self) -> None:
         """Release the environment of the extra episodes."""
         if self._env is not None:
             self._env.close()
+
+
+def _alike(one: Actor, other: Actor) -> bool:
+    """Whether two policies encode the same images by networks of the same shape."""
+
+    def shapes(actor: Actor) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in actor.inputs.encoders.state_dict().items()}
+
+    return bool(shapes(one)) and shapes(one) == shapes(other)

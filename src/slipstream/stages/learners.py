@@ -55,7 +55,10 @@ def _td3(
     config: TD3Config, actor: Actor, critic: Critic, critic_target: Critic, alpha: float | None
 ) -> TD3:
     # A policy that stays as it is needs no slower copy of itself, and may not be one to copy.
-    actor_target = frozen_copy(actor) if movable(actor.parameters()) else actor
+    actor_target = frozen_copy(actor) if movable(actor.own_parameters()) else actor
+    if actor.inputs.borrowed and actor_target is not actor:
+        # The slower copy of the encoder is the critics', and is moved with theirs.
+        actor_target.inputs.borrow(critic_target.inputs)
     return TD3(config, actor, actor_target, critic, critic_target)
 
 

@@ -12,6 +12,8 @@ from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
 from slipstream.stages.imitation import Imitation
 from slipstream.stages.learners import Learner
+from slipstream.stages.shared_encoder import SharedEncoder
+from slipstream.stages.shift import shifted
 
 
 class Stage:
@@ -28,6 +30,8 @@ class Stage:
         keys: observations that actor and critics read.
         imitation: clones the transformer from the collector (stage 1), or None.
         random_share: share of uniform actions where it explores widely.
+        shift: pixels by which the images that it learns from are shifted at most.
+        shared_encoder: encodes them for a policy that borrows the critics' encoder, or None.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Stage:
         keys: Collection[str],
         imitation: Imitation | None = None,
         random_share: float = 0.0,
+        shift: int = 0,
+        shared_encoder: SharedEncoder | None = None,
     ) -> None:
         self.name = name
         self.collector = collector
@@ -53,7 +59,9 @@ class Stage:
         self.keys = keys
         self.imitation = imitation
         self.random_share = random_share
-        self.frozen = not movable(collector.parameters())
+        self.shift = shift
+        self.shared_encoder = shared_encoder
+        self.frozen = not movable(collector.own_parameters())
 
     @property
     def ready(self) -> bool:
@@ -85,6 +93,9 @@ class Stage:
                 self.loss_steps,
                 keys=self.keys,
             )
+            batch = shifted(batch, self.shift)
+            if self.shared_encoder is not None:
+                batch = self.shared_encoder(batch)
             metrics |= self.learner.update(batch)
         return metrics
 

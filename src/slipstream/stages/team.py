@@ -30,6 +30,7 @@ from slipstream.stages.learners import (
     frozen_copy,
 )
 from slipstream.stages.online import OnlineConfig
+from slipstream.stages.shared_encoder import SharedEncoder, share_encoder
 from slipstream.stages.stage import Stage
 
 
@@ -91,6 +92,9 @@ class Team:
         self._new_critic()
         if brought is not None and brought.critic is not None and brought.critic_target is not None:
             self.critic, self.critic_target = brought.critic, brought.critic_target
+        first = self.actors.get("accelerator") or self.actors["transformer"]
+        if config.networks.share_encoder and brought is None:
+            share_encoder(first, self.critic, self.critic_target)
         self.embedder: Embedder | None = None
         self.replay: ReplayBuffer
 
@@ -166,6 +170,10 @@ class Team:
             random_share=0.0
             if name == "online" or self.brought is None
             else config.accelerate.random_share,
+            shift=config.networks.cnn.shift,
+            shared_encoder=SharedEncoder(self.critic, self.critic_target)
+            if collector.inputs.borrowed
+            else None,
         )
 
     def reenter(self, stage: Stage) -> Stage:
@@ -176,6 +184,9 @@ class Team:
     def _take_over(self, before: Stage) -> float | None:
         """Carry over what the configuration says; returns the temperature to go on with."""
         online = self.config.online
+        accelerator = self.actors["accelerator"]
+        if accelerator.inputs.borrowed:  # what it sees must not change with the critics from now on
+            accelerator.inputs.part()
         if not online.carry_critic:
             self._new_critic()
         transformer = self.actors["transformer"]

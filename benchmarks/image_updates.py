@@ -1,0 +1,123 @@
+"""What does one update cost where policy and critics learn from images?
+
+    python -m benchmarks.image_updates [--repeats 3] [--seconds 6]
+
+An MLP accelerator behind the default encoder and its critics, both with three frames of 64 x 64
+pixels, batch 128 (16 windows of 8 steps), out of a replay of noise; shifts of up to 4 pixels.
+Contenders: an encoder each and one for both, with and without random shifts.
+"""
+
+import json
+from dataclasses import dataclass, replace
+
+import torch
+import tyro
+
+from benchmarks.contest import (
+    Clock,
+    Measurement,
+    medians,
+    table,
+    take_turns,
+    use_one_core,
+    write_results,
+)
+from slipstream.allocator import keep_freed_memory
+from slipstream.config import RunConfig, team_config
+from slipstream.envs.setup import EnvConfig
+from slipstream.networks.linear import set_matmul_backend
+from slipstream.spec import ArraySpec, EnvSpec
+from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.stage import Stage
+from slipstream.stages.team import Team
+
+SPEC = EnvSpec("noise", {"rgb": ArraySpec((64, 64, 3), "uint8")}, (-1.0,) * 6, (1.0,) * 6)
+NUM_ROWS, SHIFT = 2_000, 4
+WAYS = {
+    "an encoder each": (False, 0),
+    "an encoder each, shifts": (False, SHIFT),
+    "one encoder": (True, 0),
+    "one encoder, shifts": (True, SHIFT),
+}
+"""Name -> whether the encoder is shared, and the shift in pixels."""
+CONTENDERS = [f"{algorithm}, {way}" for algorithm in ("sac", "td3") for way in WAYS]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    repeats: int = 3
+    """Turns of each contender."""
+    seconds: float = 6.0
+    """CPU time measured in each turn."""
+    contender: str | None = None
+    """Measure this one alone and print JSON."""
+
+
+def make_stage(name: str) -> Stage:
+    """A stage with a replay of noise."""
+    algorithm, _, way = name.partition(", ")
+    share, shift = WAYS[way]
+    start = RunConfig(
+        "noise",
+        algorithm=algorithm,
+        env=EnvConfig(obs="rgb"),
+        accelerate=AccelerateConfig(replay_capacity=NUM_ROWS),
+    )
+    cnn = replace(start.networks.cnn, shift=shift)
+    config = replace(start, networks=replace(start.networks, cnn=cnn, share_encoder=share))
+    torch.manual_seed(0)
+
+    def no_env() -> None:
+        raise NotImplementedError
+
+    stage = Team(team_config(config), SPEC, no_env).enter("accelerate")  # pyright: ignore
+    frames = torch.randint(0, 256, (NUM_ROWS, 64, 64, 3), dtype=torch.uint8)
+    stage.replay.begin({"rgb": frames[:1]})
+    for row in frames[1:]:
+        flag = torch.zeros(1, dtype=torch.bool)
+        stage.replay.add(torch.rand(1, 6) * 2 - 1, torch.randn(1), flag, flag, {"rgb": row[None]})
+    return stage
+
+
+def measure(name: str, seconds: float) -> Measurement:
+    """Rates of one contender, in this process."""
+    use_one_core()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    set_matmul_backend("default")
+    stage = make_stage(name)
+    stage.learn(4)
+    clock, count = Clock.now(), 0
+    while Clock.now().cpu - clock.cpu < seconds:
+        stage.learn(2)  # of TD3's, every second one moves the policy
+        count += 2
+    return clock.rates(count)
+
+
+def main(options: Options) -> None:
+    """Measure all contenders in turns, or one alone."""
+    if options.contender is not None:
+        print(json.dumps(measure(options.contender, options.seconds)))
+        return
+    arguments = ["--seconds", str(options.seconds)]
+    turns = take_turns("benchmarks.image_updates", CONTENDERS, options.repeats, arguments)
+    summary = medians(turns)
+    text = "\n\n".join(
+        table(
+            {name: row for name, row in summary.items() if name.startswith(algorithm)},
+            f"{algorithm}, an encoder each",
+            "updates",
+        )
+        for algorithm in ("sac", "td3")
+    )
+    print(text)
+    seconds = f"{options.seconds:g}"
+    command = f"python -m benchmarks.image_updates --repeats {options.repeats} --seconds {seconds}"
+    results = {"medians": summary, "turns": turns}
+    write_results("image_updates", command, {"rows": NUM_ROWS, "shift": SHIFT}, results, text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
