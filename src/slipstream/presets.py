@@ -104,7 +104,7 @@ def pixels(env_id: str) -> RunConfig:
 
 
 def cnn(env_id: str) -> RunConfig:
-    """From images alone, a CNN first: an encoder shared with the critics, random shifts (DrQ-v2)."""
+    """From images alone, a CNN first: encoder shared with the critics, random shifts (DrQ-v2)."""
     return RunConfig(
         env_id=env_id,
         preset="cnn",

@@ -193,12 +193,12 @@ class ProbeImage(_Probe):
             rows, columns = slice(top, top + self.square), slice(left, left + self.square)
             self.image[rows, columns, channel] = 255
         self.offset = int(places[1, 1] - places[0, 1])
-        return self.image
+        return self.image.copy()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """End with a reward for how near the action came."""
         reward = 1.0 - (float(action[0]) - self.best_action(self.offset)) ** 2
-        return self.image, reward, True, False, {}
+        return self.image.copy(), reward, True, False, {}
 
     @classmethod
     def best_action(cls, offset: int) -> float:

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from slipstream.batch import Batch
@@ -28,7 +30,7 @@ def shifted(batch: Batch, pad: int, generator: torch.Generator | None = None) ->
     images = {key: value for key, value in batch.window.items() if value.dim() == 5}
     if not pad or not images:
         return batch
-    offsets = torch.randint(2 * pad + 1, (len(batch.valid), 2), generator=generator).tolist()
+    offsets = torch.randint(2 * pad + 1, (len(batch.valid), 2), generator=generator).numpy()
     moved = {key: _crop(_padded(value, pad), offsets, pad) for key, value in images.items()}
     return replace(batch, window={**batch.window, **moved})
 
@@ -44,7 +46,8 @@ def _padded(images: Tensor, pad: int) -> Tensor:
     return images
 
 
-def _crop(images: Tensor, offsets: list[list[int]], pad: int) -> Tensor:
+def _crop(images: Tensor, offsets: NDArray[np.int64], pad: int) -> Tensor:
+    """Images padded by `pad`, and for each window (top, left) of the crop, (B, 2)."""
     height, width = images.shape[2] - 2 * pad, images.shape[3] - 2 * pad
     return torch.stack(
         [
