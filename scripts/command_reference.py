@@ -96,7 +96,9 @@ def table_row(entry: tuple[str, str]) -> tuple[str, str, str]:
     if found:
         meaning = meaning[: found.start()]
         default = "required" if found["required"] else f"`{found['default'] or '(none)'}`"
-    return f"`{flag}`", default, as_text(meaning)
+    # What follows the flag is apart from it, so that only a flag is kept from breaking.
+    name, _, values = flag.replace(", ", " ").replace("{None}|", "").partition(" ")
+    return f"`{name}`" + (f" `{values}`" if values else ""), default, as_text(meaning)
 
 
 def as_text(meaning: str) -> str:
