@@ -6,8 +6,9 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -15,6 +16,9 @@ from tyro.conf import Positional, arg
 from slipstream import config as configuration
 from slipstream.config import RunConfig
 from slipstream.errors import Interrupted, SlipstreamError
+
+if TYPE_CHECKING:
+    from slipstream.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,10 @@ class EvaluateOptions:
     """Seed of the first episode."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of a run."""
+    video: tuple[Path, ...] | None = None
+    """Record episodes, in this folder, or in `videos` beside the run's checkpoints."""
+    video_episodes: int = 1
+    """How many of them."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -127,10 +135,18 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise SlipstreamError(
             f"--episodes {options.episodes} must be at least 1, --seed {options.seed} at least 0"
         )
+    if options.video is not None and (
+        len(options.video) > 1 or not 1 <= options.video_episodes <= options.episodes
+    ):
+        raise SlipstreamError(
+            f"--video takes one folder, got {len(options.video)}; --video-episodes "
+            f"{options.video_episodes} must be at least 1, and no more than --episodes"
+        )
     from slipstream.policy import evaluate_policy, load_policy
 
     policy = load_policy(options.run, options.checkpoint)
     spec = policy.spec
+    videos = [] if options.video is None else _record(options, policy, options.video)
     evaluation = evaluate_policy(policy, options.episodes, options.seed)
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
@@ -141,7 +157,30 @@ def evaluate(arguments: Sequence[str]) -> int:
         print(f"success_once {sum(evaluation.successes) / options.episodes:.2f}")
     if evaluation.successes_at_end is not None:
         print(f"success_at_end {sum(evaluation.successes_at_end) / options.episodes:.2f}")
+    for path in videos:
+        print(path)
     return 0
+
+
+def _record(options: EvaluateOptions, policy: "Policy", given: tuple[Path, ...]) -> list[Path]:
+    """The videos that `slipstream evaluate` was asked for."""
+    from slipstream.checkpoint import resolve
+    from slipstream.envs.film import VideoConfig
+    from slipstream.videos import record_episodes
+
+    actor, name = str(policy.description["actor"]), "policy"
+    if not (options.run / "model.safetensors").is_file():
+        name = resolve(options.run, options.checkpoint).name
+    step = int(name) if name.isdecimal() else None
+    folder = given[0] if given else _run_of(options.run) / "videos"
+    return record_episodes(
+        policy.actor,
+        partial(policy.open_filmed, size=VideoConfig.size),
+        folder,
+        f"{name if step is None else f'step{step}'}_{actor}",
+        range(options.seed, options.seed + options.video_episodes),
+        {"actor": actor, "step": step, "when": ["evaluate"]},
+    )
 
 
 @dataclass(frozen=True)
@@ -168,11 +207,16 @@ def export(arguments: Sequence[str]) -> int:
     policy = load_policy(options.run, options.checkpoint)
     out = options.out
     if out is None:
-        run = options.run.absolute()
-        inside = [folder.parent for folder in (run, *run.parents) if folder.name == "checkpoints"]
-        out = (inside[0] if inside else options.run) / "export" / options.to
+        out = _run_of(options.run) / "export" / options.to
     print(export_policy(policy, out, options.to))
     return 0
+
+
+def _run_of(path: Path) -> Path:
+    """The run that a checkpoint, or a folder in one, belongs to; else the folder itself."""
+    whole = path.absolute()
+    inside = [folder.parent for folder in (whole, *whole.parents) if folder.name == "checkpoints"]
+    return inside[0] if inside else path
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.v import format_exception
 from tyro.conf import Suppress
 
+from slipstream.envs.film import VideoConfig
 from slipstream.envs.setup import EnvConfig, Scalar
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
@@ -86,6 +87,7 @@ class RunConfig:
     where it existed before the run."""
     env: EnvConfig = field(default_factory=EnvConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     algorithms: AlgorithmsConfig = field(default_factory=AlgorithmsConfig)
     cloning: CloningConfig = field(default_factory=CloningConfig)
@@ -142,6 +144,11 @@ class RunConfig:
                 "cloning.enabled is False, but stage 2 starts from the clone; leave one stage out"
             )
         self._check_memory()
+        if self.video.enabled and self.video.episodes > self.eval.episodes:
+            raise SlipstreamError(
+                f"video.episodes is {self.video.episodes}, but an evaluation has "
+                f"{self.eval.episodes} (eval.episodes); record no more than that"
+            )
 
     @property
     def brings_accelerator(self) -> bool:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from slipstream.batch import Obs
 from slipstream.checkpoint import resolve
 from slipstream.config import RunConfig, strict_converter
-from slipstream.envs.setup import EnvConfig, open_env
+from slipstream.envs.film import Show
+from slipstream.envs.setup import EnvConfig, open_env, open_filmed
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.evaluation import Evaluation, evaluate
@@ -49,10 +50,19 @@ class Policy:
 
     def open_env(self, num_envs: int) -> VecEnv:
         """Environments as the policy knows them."""
-        limit = self.spec.max_episode_steps
-        config = dataclasses.replace(self.env, max_episode_steps=limit)
         privileged = PRIVILEGED in self.actor.inputs.keys
-        return open_env(self.spec.env_id, config, num_envs, privileged=privileged, evaluation=True)
+        return open_env(
+            self.spec.env_id, self._env_config, num_envs, privileged=privileged, evaluation=True
+        )
+
+    def open_filmed(self, show: Show, size: int) -> VecEnv:
+        """One such environment, whose first episode is shown; see `envs.setup.open_filmed`."""
+        privileged = PRIVILEGED in self.actor.inputs.keys
+        return open_filmed(self.spec.env_id, self._env_config, show, size, privileged)
+
+    @property
+    def _env_config(self) -> EnvConfig:
+        return dataclasses.replace(self.env, max_episode_steps=self.spec.max_episode_steps)
 
     @cached_property
     def module(self) -> PolicyStep:

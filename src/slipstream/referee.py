@@ -82,9 +82,9 @@ class Referee:
         """
         if not self.random_returns:
             self.random_returns = self._evaluate("random", team, log).returns
-        names = [name for name in team.actors if stage == "accelerate" or name == "transformer"]
         found = {
-            name: self._evaluate(name, team, log, compare=stage == "accelerate") for name in names
+            name: self._evaluate(name, team, log, compare=stage == "accelerate")
+            for name in self.evaluated(stage, team)
         }
         mean = found[team.product].mean
         best = self.best_return is None or mean > self.best_return
@@ -96,6 +96,11 @@ class Referee:
         elif "transformer" in found and step:
             switch = self._check(step, found["accelerator"], found["transformer"], burst, log)
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
+
+    @staticmethod
+    def evaluated(stage: str, team: Team) -> list[str]:
+        """The actors that matter in a stage."""
+        return [name for name in team.actors if stage == "accelerate" or name == "transformer"]
 
     def hand_over(self) -> None:
         """From now on the clone as it was handed over is the one to beat and to go back to."""

@@ -14,7 +14,8 @@ from slipstream import checkpoint
 from slipstream.accelerators import bring, bring_again, describe_brought, settled
 from slipstream.allocator import keep_freed_memory
 from slipstream.config import RunConfig, team_config, to_dict
-from slipstream.envs.setup import open_env
+from slipstream.envs.film import Show
+from slipstream.envs.setup import open_env, open_filmed
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import Interrupted, SlipstreamError
 from slipstream.interrupts import first_interrupt_calls
@@ -22,11 +23,12 @@ from slipstream.logger import RunLogger
 from slipstream.networks.linear import Backend, fastest_matmul_backend, set_matmul_backend
 from slipstream.policy import describe_policy
 from slipstream.progress import Progress
-from slipstream.referee import Referee
+from slipstream.referee import EVAL_SEED, Referee
 from slipstream.stages.interact import Interaction
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
 from slipstream.trackers import import_tracker, open_trackers
+from slipstream.videos import check_videos, record_episodes
 
 
 class Trainer:
@@ -70,6 +72,8 @@ class Trainer:
         self.config, self.run_dir = config, run_dir
         self.env = self._make_env(config.env.num_envs, config.env.parallel)
         self.config = config = config.fitted(self.env.spec)
+        if config.video.enabled:
+            check_videos(self._open_filmed)
         if state is None:
             brought = bring(config, self.env.spec)
         else:
@@ -212,6 +216,12 @@ class Trainer:
         self.progress.update(step=self.step, stage=self.stage.name, **verdict.returns)
         if verdict.best:
             self._remember_best()
+        self._record(
+            eval=True,
+            best=verdict.best,
+            switch=verdict.switch is not None,
+            end=self.step >= self.config.total_steps,
+        )
         if verdict.switch is not None:
             self._switch(verdict.switch)
         if verdict.rollback is not None:
@@ -233,6 +243,30 @@ class Trainer:
         self._tell("rollback", reason)
         self.team.restore(self.best)
         self.stage = self.team.reenter(self.stage)
+
+    def _record(self, **moments: bool) -> None:
+        """Videos of what was just evaluated, if this moment is one of those that are wanted."""
+        video = self.config.video
+        when = [moment for moment in video.when if moments[moment]]
+        if not (video.enabled and when and self.step):
+            return
+        seeds = range(EVAL_SEED, EVAL_SEED + video.episodes)
+        evaluated = self.referee.evaluated(self.stage.name, self.team)
+        try:
+            for actor in [name for name in evaluated if name in video.actors]:
+                details = {"actor": actor, "step": self.step, "when": when}
+                with self._timed("eval"):
+                    paths = record_episodes(
+                        self.team.actors[actor],
+                        self._open_filmed,
+                        self.run_dir / "videos",
+                        f"step{self.step}_{actor}",
+                        seeds,
+                        details,
+                    )
+                self.progress.message(f"{actor} at step {self.step}: {paths[0]}")
+        except SlipstreamError as error:  # no reason to lose a run
+            self._tell("no_video", str(error))
 
     def _remember_best(self) -> None:
         self.best = self.team.snapshot()
@@ -264,6 +298,11 @@ class Trainer:
         config = self.config
         privileged = bool(config.privileged)
         return open_env(config.env_id, config.env, num_envs, parallel, privileged, evaluation)
+
+    def _open_filmed(self, show: Show) -> VecEnv:
+        config = self.config
+        privileged = bool(config.privileged)
+        return open_filmed(config.env_id, config.env, show, config.video.size, privileged)
 
     def _interact(self) -> Interaction:
         team = self.team

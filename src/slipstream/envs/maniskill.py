@@ -111,6 +111,7 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
         env_kwargs: Mapping[str, Any] | None = None,
         image_size: int = 64,
         evaluation: bool = False,
+        view_size: int = 320,
     ) -> None:
         """Make the task.
 
@@ -120,6 +121,7 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
                 `reconfiguration_freq`, ...), and `max_episode_steps`.
             image_size: height and width of the cameras' images in pixels.
             evaluation: follow ManiSkill's protocol for evaluation.
+            view_size: height and width of what `render` returns, in pixels.
 
         Raises:
             SlipstreamError: ManiSkill, a Vulkan driver or the task's files are missing, with the
@@ -135,6 +137,7 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
                 "height": image_size,
                 "shader_pack": "minimal",
             },
+            "human_render_camera_configs": {"width": view_size, "height": view_size},
             **(env_kwargs or {}),
         }
         self._env = _make(name, kwargs, ignore_terminations=evaluation)
@@ -145,6 +148,7 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.observation_space = _vector(self._env.observation_space)
         self.action_space = cast("gym.spaces.Box", self._env.action_space)
         self.proprioception = _proprioception(self.base, _TELLS.get(name, ()))
+        self.metadata = {**self.metadata, "render_fps": self.base.control_freq}
         self.moved = False
 
     def reset(

@@ -7,6 +7,7 @@ are used.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -344,25 +345,11 @@ class RenderCameras:
         return {"rgb": _image_space((self._size, self._size, 3))}
 
     def render(self) -> Images:
-        """An image of the present.
-
-        Raises:
-            SlipstreamError: the environment renders no array of colours.
-        """
+        """An image of the present; raises as `picture`."""
         from PIL import Image
 
-        try:
-            picture = self._env.render()
-        except (gym.error.DependencyNotInstalled, ImportError) as error:
-            detail = " ".join(str(error).split())
-            raise SlipstreamError(f"{env_name(self._env)} cannot be rendered: {detail}") from error
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
-            raise SlipstreamError(
-                f"{env_name(self._env)} renders no (H, W, 3) array but "
-                f"{getattr(picture, 'shape', type(picture).__name__)}: it cannot be used for images"
-            )
-        resized = Image.fromarray(picture).resize((self._size, self._size), Image.Resampling.BOX)
-        return {"rgb": np.array(resized)}
+        whole = Image.fromarray(picture(self._env))
+        return {"rgb": np.array(whole.resize((self._size, self._size), Image.Resampling.BOX))}
 
     def sim_state(self) -> np.ndarray:
         """Not to be had."""
@@ -374,6 +361,28 @@ class RenderCameras:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def picture(env: gym.Env[Any, Any]) -> np.ndarray:
+    """What an environment's own `render` shows, (H, W, 3) uint8.
+
+    Raises:
+        SlipstreamError: it renders no array of colours, or a package for it is missing.
+    """
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # else pygame complains of having none
+        os.environ.setdefault(driver, "dummy")
+    try:
+        shown = env.render()
+    except (gym.error.DependencyNotInstalled, ImportError) as error:
+        detail = " ".join(str(error).split())
+        raise SlipstreamError(f"{env_name(env)} cannot be rendered: {detail}") from error
+    if not isinstance(shown, np.ndarray) or shown.ndim != 3 or shown.shape[2] != 3:
+        raise SlipstreamError(
+            f"{env_name(env)} renders no (H, W, 3) array but "
+            f"{getattr(shown, 'shape', type(shown).__name__)}: it cannot be used for images; make "
+            "it with render_mode='rgb_array'"
+        )
+    return shown
 
 
 def _image_space(shape: tuple[int, ...]) -> gym.spaces.Box:

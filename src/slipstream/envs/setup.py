@@ -1,5 +1,6 @@
 """A run's environments: what is collected in, what of it the policy sees."""
 
+import inspect
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 from tyro.conf import arg
 
+from slipstream.envs.film import FilmedEnv, Show
 from slipstream.envs.keyword_flags import KEYWORDS, Scalar
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
 from slipstream.envs.masks import env_name
@@ -113,17 +115,52 @@ def open_env(
     )
 
 
+def open_filmed(
+    env_id: str, config: EnvConfig, show: Show, size: int, privileged: bool = False
+) -> VecEnv:
+    """One environment for evaluation, whose first episode is shown frame by frame.
+
+    Args:
+        env_id: a registered id.
+        config: what the policy sees, and the time limit.
+        show: takes every frame, with the frames a second.
+        size: height and width in pixels, where the environment does not have a size of its own.
+        privileged: as in `open_env`.
+
+    Raises:
+        SlipstreamError: as `open_env`. Whether frames can be had is known at the first one.
+    """
+
+    def make() -> gym.Env[Any, Any]:
+        env = open_single(resolve_id(env_id), config, privileged, evaluation=True, view_size=size)
+        camera = None if isinstance(env.unwrapped, ManiSkillEnv) else config.camera
+        return FilmedEnv(env, show, size, camera)
+
+    return make_env(make, prev_action=config.prev_action, prev_reward=config.prev_reward)
+
+
 def open_single(
     env_id: str,
     config: EnvConfig,
     privileged: bool = False,
     evaluation: bool = False,
     on_demand: bool = False,
+    view_size: int | None = None,
 ) -> gym.Env[Any, Any]:
-    """One environment, as `open_env` holds several."""
+    """One environment, as `open_env` holds several; with a view for people where that has a size.
+
+    Args:
+        env_id: a registered id.
+        config: what the policy sees, and the time limit.
+        privileged: as in `open_env`.
+        evaluation: as in `open_env`.
+        on_demand: as in `open_env`.
+        view_size: height and width in pixels of what its `render` is to return, where that can be
+            chosen; None where nobody will look.
+    """
     limit = config.max_episode_steps
     kwargs = {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})}
-    env, visible = _build(env_id, config, kwargs, evaluation)
+    env, visible = _build(env_id, config, kwargs, evaluation, view_size)
     textures = config.parts - {"state"}
     if not textures or shows_images(env):
         return observe(env, config.observe, privileged)
@@ -133,15 +170,28 @@ def open_single(
 
 
 def _build(
-    env_id: str, config: EnvConfig, kwargs: dict[str, Any], evaluation: bool
+    env_id: str,
+    config: EnvConfig,
+    kwargs: dict[str, Any],
+    evaluation: bool,
+    view_size: int | None,
 ) -> tuple[gym.Env[Any, Any], tuple[int, ...] | None]:
     """The environment, and the components of its state that may be shown beside images."""
     if is_maniskill(env_id):
-        env = ManiSkillEnv(env_id, kwargs, config.image_size, evaluation)
+        size = {} if view_size is None else {"view_size": view_size}
+        env = ManiSkillEnv(env_id, kwargs, config.image_size, evaluation, **size)
         return env, env.proprioception
-    if config.obs != "state" and own_env(env_id) is None:
+    if (config.obs != "state" or view_size is not None) and _takes_render_mode(env_id):
         kwargs = {"render_mode": "rgb_array", **kwargs}
     return build(env_id, kwargs), None
+
+
+def _takes_render_mode(env_id: str) -> bool:
+    """Whether a task is made with `render_mode`: every one with an id, a function that names it."""
+    function = own_env(env_id)
+    if function is None:
+        return True
+    return callable(function) and "render_mode" in inspect.signature(function).parameters
 
 
 def _cameras(env: gym.Env[Any, Any], config: EnvConfig, textures: list[str]) -> Cameras:

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from slipstream.errors import SlipstreamError
 from slipstream.report.figures import Picture, comparison_pictures, group_pictures, save
+from slipstream.report.films import Film, films_of
 from slipstream.report.runs import Run, find_runs, group_runs, load_run
 from slipstream.report.statistics import Estimate
 from slipstream.report.summary import (
@@ -94,6 +95,17 @@ class Image:
 
 
 @dataclass(frozen=True)
+class ShownFilm:
+    """An episode as data URIs: some seconds that move, and stills of all of it."""
+
+    moving: str
+    strip: str
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Card:
     """One headline number."""
 
@@ -115,6 +127,8 @@ class Section:
     cards: list[Card]
     history: list[str]
     images: list[Image]
+    films: list[ShownFilm]
+    film_problems: list[str]
     header: list[str]
     rows: list[list[str]]
     config: str
@@ -127,6 +141,7 @@ def _section(summary: GroupSummary, prefix: str, figures: Path) -> Section:
     group = summary.group
     header, rows = _seed_table(summary)
     first = group.runs[0]
+    films, problems = films_of(group.runs)
     return Section(
         anchor=f"group-{prefix or '1-'}"[:-1],
         env_id=group.env_id,
@@ -136,6 +151,8 @@ def _section(summary: GroupSummary, prefix: str, figures: Path) -> Section:
         cards=_cards(summary),
         history=[sentence for run in group.runs for sentence in _history(run)],
         images=[_image(picture, figures) for picture in group_pictures(summary, prefix)],
+        films=[_shown(film, prefix, figures) for film in films],
+        film_problems=problems,
         header=header,
         rows=rows,
         config=yaml.safe_dump(json.loads(json.dumps(first.config, default=str)), sort_keys=False),
@@ -334,8 +351,17 @@ def _image(picture: Picture, figures: Path) -> Image:
     return Image(light, dark, picture.caption, picture.size[0] > 8, width, height)
 
 
+def _shown(film: Film, prefix: str, figures: Path) -> ShownFilm:
+    moving = figures / f"{prefix}film-{film.actor}.webp"
+    strip = figures / f"{prefix}film-{film.actor}-strip.webp"
+    moving.write_bytes(film.moving)
+    strip.write_bytes(film.strip)
+    return ShownFilm(_data_uri(moving), _data_uri(strip), film.caption, *film.size)
+
+
 def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"data:image/{path.suffix[1:]};base64,{content}"
 
 
 def _title(summaries: Sequence[GroupSummary]) -> str:

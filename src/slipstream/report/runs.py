@@ -13,7 +13,7 @@ from slipstream.errors import SlipstreamError
 
 # Settings in which the seeds of one group may differ: they choose a repetition, not a method.
 REPETITION_KEYS = frozenset(
-    {"seed", "tensorboard", "log_to", "log_every", "checkpoint_every", "keep_checkpoints"}
+    {"seed", "tensorboard", "log_to", "log_every", "checkpoint_every", "keep_checkpoints", "video"}
 )
 
 
@@ -233,9 +233,11 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted keys, without those that only choose a repetition."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
+        if key in REPETITION_KEYS:
+            continue
         if isinstance(value, Mapping):
             flat.update(_flatten(value, f"{prefix}{key}."))
-        elif key not in REPETITION_KEYS:
+        else:
             flat[prefix + key] = value
     return flat
 
