@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from slipstream import cli
+from slipstream.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,6 +53,9 @@ def test_a_command_of_the_documentation_parses(command, capsys, monkeypatch, tmp
         with pytest.raises(SystemExit) as done:
             cli.main([name, *arguments])
         assert done.value.code == 0
+    elif name == "branch":  # its flags are those of a run that is not there
+        start = cli.Branch(cli.BranchOptions(tyro.MISSING), RunConfig("ENV"))
+        tyro.cli(cli.Branch, args=arguments, default=start)
     elif name != "train":
         tyro.cli(OPTIONS[name], args=arguments)
     else:

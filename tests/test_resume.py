@@ -16,6 +16,7 @@ from slipstream.config import EnvConfig
 from slipstream.envs.observation import ObservationConfig
 from tests.stages.pictures import CNN
 from tests.tiny_runs import (
+    branch_by_cli,
     in_child,
     lines,
     resume_by_cli,
@@ -127,6 +128,45 @@ def test_killed_and_resumed_equals_uninterrupted(whole, when, tmp_path):
     status, out, err = in_child(tmp_path, resume_by_cli, run_dir)
     assert (status, out.strip()) == (0, str(run_dir)), err
     assert_same_end(run_dir, whole_dir)
+
+
+def test_a_branch_with_nothing_changed_equals_the_run_it_left(whole, tmp_path):
+    _, whole_dir = whole
+    before = sorted(whole_dir.rglob("*"))
+    run_dir = tmp_path / "branch"
+    source = whole_dir / "checkpoints" / "200"
+    status, _, err = in_child(tmp_path, branch_by_cli, source, run_dir)
+    assert status == 0, err
+    assert differences(state_of(run_dir), state_of(whole_dir)) == []
+    assert timeless(run_dir) == timeless(whole_dir)
+    assert sorted(whole_dir.rglob("*")) == before
+
+
+def test_a_finished_run_goes_on_in_a_branch_with_more_steps(whole, tmp_path):
+    _, whole_dir = whole
+    run_dir = tmp_path / "branch"
+    status, out, err = in_child(
+        tmp_path, branch_by_cli, whole_dir, run_dir, "--total-steps", "280", "--utd-ratio", "2"
+    )
+    assert (status, out.strip()) == (0, str(run_dir)), err
+    assert state_of(run_dir)["step"] >= 280
+    assert [line["step"] for line in lines(run_dir) if line.get("event") == "switch"] == [
+        line["step"] for line in lines(whole_dir) if line.get("event") == "switch"
+    ]
+    begun = state_of(whole_dir)
+    done = state_of(run_dir)["num_updates"] - begun["num_updates"]
+    assert done == pytest.approx(2 * (280 - begun["step"]), abs=2)
+
+
+def test_a_branch_that_does_not_fit_says_so(whole, tmp_path):
+    _, whole_dir = whole
+    wider = "--networks.transformer.d-ff"
+    status, _, err = in_child(
+        tmp_path, branch_by_cli, whole_dir, tmp_path / "b", "--total-steps", "300", wider, "32"
+    )
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "does not fit" in err
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(whole, tmp_path):

@@ -130,6 +130,12 @@ def resume_by_cli(path: Path) -> int:
     return main(["resume", str(path), "--quiet"])
 
 
+def branch_by_cli(path: Path, run_dir: Path, *flags: str) -> int:
+    from slipstream.cli import main
+
+    return main(["branch", str(path), "--run-dir", str(run_dir), "--quiet", *flags])
+
+
 def at_step(step: int, action: Callable[[], Any]) -> None:
     """Call something once, in the middle of the first loop that begins at or behind a step."""
     from slipstream.training import Trainer

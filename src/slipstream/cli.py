@@ -1,4 +1,4 @@
-"""The command line: train, resume, evaluate, export, push, report, presets."""
+"""The command line: what each command takes, and whom it calls."""
 
 import dataclasses
 import inspect
@@ -105,6 +105,43 @@ def resume(arguments: Sequence[str]) -> int:
     from slipstream.training import resume
 
     print(resume(options.run, show_progress=not options.quiet))
+    return 0
+
+
+@dataclass(frozen=True)
+class BranchOptions:
+    """What to branch off and where to; everything else changes the run's configuration."""
+
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
+    """A run's folder, for its last checkpoint, or one of its checkpoints."""
+    run_dir: Path | None = None
+    """The new run's folder; runs/<env>/<preset>/seed<k>-<time> by default."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Go on from a checkpoint as a new run, with other settings from there on."""
+
+    options: Annotated[BranchOptions, arg(name="")]
+    run: Annotated[RunConfig, arg(name="")]
+
+
+def branch(arguments: Sequence[str]) -> int:
+    """`slipstream branch CHECKPOINT [any field of the configuration]`."""
+    from slipstream.training import branch, config_of
+
+    named = bool(arguments) and not arguments[0].startswith("-")
+    start = config_of(Path(arguments[0])) if named else RunConfig("ENV")
+    given = tyro.cli(
+        Branch,
+        args=arguments,
+        default=Branch(BranchOptions(tyro.MISSING), start),
+        prog="slipstream branch",
+    )
+    options = given.options
+    print(branch(options.checkpoint, given.run, options.run_dir, not options.quiet))
     return 0
 
 
@@ -356,6 +393,7 @@ INTERRUPTED = 130  # what shells make of Ctrl-C: 128 + SIGINT
 COMMANDS = {
     "train": train,
     "resume": resume,
+    "branch": branch,
     "evaluate": evaluate,
     "export": export,
     "push": push,
@@ -375,7 +413,16 @@ class Command:
 
     command: Annotated[
         Literal[
-            "train", "resume", "evaluate", "export", "distil", "push", "report", "presets", "doctor"
+            "train",
+            "resume",
+            "branch",
+            "evaluate",
+            "export",
+            "distil",
+            "push",
+            "report",
+            "presets",
+            "doctor",
         ],
         tyro.conf.Positional,
     ]

@@ -403,6 +403,7 @@ class Trainer:
         self.referee.load_state_dict(state["referee"])
         for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])
+        self.finished = self.finished and self.step >= self.config.total_steps
         self.seconds.update(state["seconds"])
         self.exact = self.interaction.load_state_dict(state["interaction"], self.stage.collector)
         torch.set_rng_state(state["rng"])

@@ -1,5 +1,6 @@
 """Starting a run, going on with one, and saying what one would be."""
 
+import shutil
 from pathlib import Path
 
 from slipstream import checkpoint
@@ -70,8 +71,54 @@ def resume(path: Path, show_progress: bool = True) -> Path:
     Raises:
         SlipstreamError: no run there, or no whole checkpoint.
     """
-    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path
+    run_dir = _run_dir(path)
+    return Trainer(config_of(path), run_dir, checkpoint.resolve(path), show_progress).run()
+
+
+def branch(
+    path: Path, config: RunConfig, run_dir: Path | None = None, show_progress: bool = True
+) -> Path:
+    """Go on from a checkpoint as a new run; the run it belongs to stays as it is.
+
+    Args:
+        path: a run folder, for its last checkpoint, or one of its checkpoints.
+        config: what holds from there on, such as `config_of(path)` with more steps or another
+            switch. What is in the checkpoint (networks, optimizers, replay, steps taken) stays, so
+            sizes must stay too.
+        run_dir: where to write; None makes `runs/<env>/<preset>/seed<k>-<time>`.
+        show_progress: draw the progress display.
+
+    Returns:
+        The new run's folder; its metrics begin with those of the run it branched off.
+
+    Raises:
+        SlipstreamError: no run there, no whole checkpoint, a configuration that does not fit it, or
+            a folder that holds a run already.
+    """
+    source = checkpoint.resolve(path)
+    if not checkpoint.can_resume(source):
+        raise SlipstreamError(f"{source} holds a policy only; branch off the run's last")
+    if run_dir is None:
+        run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
+    describe_run(run_dir, to_dict(config))
+    shutil.copy(_run_dir(source) / "metrics.jsonl", run_dir / "metrics.jsonl")
+    step = int(source.name)
+    shutil.copytree(source, run_dir / "checkpoints" / source.name)
+    checkpoint.link(run_dir, "last", step)
+    return resume(run_dir, show_progress)
+
+
+def config_of(path: Path) -> RunConfig:
+    """The configuration of the run at `path`, its folder or one of its checkpoints.
+
+    Raises:
+        SlipstreamError: no run there.
+    """
+    run_dir = _run_dir(path)
     if not (run_dir / "config.json").exists():
         raise SlipstreamError(f"{run_dir} holds no run (no config.json); give a run's folder")
-    config = load(run_dir / "config.json")
-    return Trainer(config, run_dir, checkpoint.resolve(path), show_progress).run()
+    return load(run_dir / "config.json")
+
+
+def _run_dir(path: Path) -> Path:
+    return path.parent.parent if path.parent.name == "checkpoints" else path
