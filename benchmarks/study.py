@@ -103,20 +103,26 @@ def perform(run: Run, scratch_dir: Path) -> None:
         return
     if folder.exists():
         shutil.rmtree(folder)
+    log = folder.parent / f"seed{run.seed}.log"
+    if not start(command, log):  # the others go on; this one is tried again by the next start
+        print(f"failed: {run.name}, see {log}", flush=True)
+        return
+    keep(folder, kept, command)
+
+
+def start(command: list[str], log: Path) -> bool:
+    """Run a command on one core, its output in a file; whether it ended well."""
     print(" ".join(command), flush=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"seed{run.seed}.log").open("w") as log:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
         process = subprocess.run(
             command,
             check=False,
-            stdout=log,
+            stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )
-    if process.returncode:  # the others go on; this one is tried again by the next start
-        print(f"failed ({process.returncode}): {run.name}, see {log.name}", flush=True)
-        return
-    keep(folder, kept, command)
+    return process.returncode == 0
 
 
 def finished(folder: Path) -> bool:

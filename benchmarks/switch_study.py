@@ -1,0 +1,97 @@
+"""When to hand over: five fixed moments and the automatic rule, all off the same stage 1.
+
+One run a seed goes through stage 1 and keeps its checkpoints; every variant branches off the
+checkpoint just before its switch (`slipstream branch`), so variants of a seed share their stage 1 to
+the bit. Finished runs are skipped, so the study may be killed and started again.
+
+    python -m benchmarks.switch_study --workers 2
+"""
+
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.study import RESULTS, finished, keep, start
+
+ENV_ID, STEPS, CHECK_EVERY = "HalfCheetah-v5", 60_000, 6_000
+LATEST = 0.8
+FIXED = (0.3, 0.4, 0.5, 0.6, 0.7)
+BEFORE = CHECK_EVERY - 1  # checkpoints come just before the checks at which a run may switch
+MATCHED = ("--switch.rule", "matched", "--switch.latest", str(LATEST), "--switch.earliest")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run what is missing."""
+
+    workers: int = 1
+    """Seeds side by side; one core each."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of every variant."""
+    scratch_dir: Path = Path("runs/studies/switch")
+    """Where the whole run folders go (not kept in the repository)."""
+
+
+VARIANTS: dict[str, tuple[float, tuple[str, ...]]] = {
+    **{
+        f"at-{share:.0%}".replace("%", ""): (share, ("--switch.latest", str(share)))
+        for share in FIXED
+    },
+    "matched-from-70": (0.7, (*MATCHED, "0.7")),
+    "matched-from-30": (0.3, (*MATCHED, "0.3")),
+    "accelerator": (LATEST, ("--switch.latest", "1.0")),
+}
+"""Name -> the share of all steps before which it branches off, and what it changes."""
+
+
+def command(arguments: list[str]) -> list[str]:
+    """A command as a user would type it."""
+    return [str(Path(sys.executable).with_name("slipstream")), *arguments, "--quiet"]
+
+
+def perform(seed: int, scratch_dir: Path) -> None:
+    """Every variant of one seed."""
+    trunk = scratch_dir / f"at-80/seed{seed}"
+    whole = command(
+        [
+            *("train", ENV_ID, "--seed", str(seed), "--total-steps", str(STEPS)),
+            *("--switch.rule", "at_step", "--switch.latest", str(LATEST)),
+            *("--eval.every", str(CHECK_EVERY), "--eval.episodes", "10", "--no-tensorboard"),
+            *("--checkpoint-every", str(BEFORE), "--keep-checkpoints", "20"),
+            *("--run-dir", str(trunk)),
+        ]
+    )
+    _run(whole, trunk, f"at-80/seed{seed}")
+    for name, (share, changes) in VARIANTS.items():
+        folder = scratch_dir / name / f"seed{seed}"
+        source = trunk / "checkpoints" / str(round(share * STEPS / CHECK_EVERY) * BEFORE)
+        _run(
+            command(["branch", str(source), "--run-dir", str(folder), *changes]),
+            folder,
+            f"{name}/seed{seed}",
+        )
+
+
+def _run(arguments: list[str], folder: Path, name: str) -> None:
+    kept = RESULTS / "switch" / name
+    if finished(folder) and (kept / "done.json").exists():
+        return
+    if not finished(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not start(arguments, folder.with_suffix(".log")):
+            raise SystemExit(f"failed: {name}, see {folder.with_suffix('.log')}")
+    keep(folder, kept, arguments)
+
+
+def main(options: Options) -> None:
+    """Run what is missing."""
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(lambda seed: perform(seed, options.scratch_dir), options.seeds))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
