@@ -38,7 +38,7 @@ SCRATCH = ("--preset", "scratch")
 LEARNING = Study(
     "learning",
     {
-        "HalfCheetah-v5-sac": Task("HalfCheetah-v5"),
+        "HalfCheetah-v5-sac": Task("HalfCheetah-v5", total_steps=60_000, eval_every=6_000),
         "HalfCheetah-v5-td3": Task("HalfCheetah-v5", "td3"),
         "Hopper-v5-td3": Task("Hopper-v5", "td3"),
     },
@@ -46,11 +46,6 @@ LEARNING = Study(
         "two-stage": Variant("Slipstream, two stages", "#0072B2"),
         "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
         "accelerator": Variant("Accelerator (MLP) alone", "#009E73", ACCELERATOR),
-        "two-stage-early": Variant(
-            "two stages, switch at 50 %",
-            "#CC79A7",
-            ("--switch.earliest", "0.5", "--switch.latest", "0.7"),
-        ),
         "sb3": Variant("Stable-Baselines3", "#555555"),
     },
 )

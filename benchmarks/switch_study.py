@@ -1,8 +1,8 @@
 """When to hand over: five fixed moments and the automatic rule, all off the same stage 1.
 
 One run a seed goes through stage 1 and keeps its checkpoints; every variant branches off the
-checkpoint just before its switch (`slipstream branch`), so variants of a seed share their stage 1 to
-the bit. Finished runs are skipped, so the study may be killed and started again.
+checkpoint just before its switch (`slipstream branch`), so variants of a seed share their stage 1
+to the bit. Finished runs are skipped, so the study may be killed and started again.
 
     python -m benchmarks.switch_study --workers 2
 """
