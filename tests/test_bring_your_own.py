@@ -26,6 +26,8 @@ SMALL = {
     "eval.every": 100,
     "eval.episodes": 2,
     "cloning.burst": 5,
+    "data.clone-updates": 5,
+    "data.critic-updates": 5,
     "checkpoint-every": 100,
     "log-every": 100,
     "matmul": "default",
@@ -53,7 +55,10 @@ def run(command, monkeypatch):
     program, *arguments = shlex.split(command)
     if program == "python":
         script, *rest = arguments
-        monkeypatch.setattr(sys, "argv", [script, *(["120"] if rest == ["5000"] else rest)])
+        monkeypatch.setattr(
+            sys, "argv", [script, *({"5000": "120", "30": "2"}[word] for word in rest)]
+        )
+        monkeypatch.syspath_prepend(Path.cwd())
         runpy.run_path(script, run_name="__main__")
         return
     assert program == "slipstream"
@@ -68,8 +73,10 @@ def chosen(*words):
 
 
 def test_every_command_of_the_page_is_run_below():
-    tested = chosen("sb3", "train_sac", "from_function", "catch", "caught", "heavy")
-    assert tested == commands() and len(tested) == 10
+    tested = chosen(
+        "sb3", "train_sac", "from_function", "record", "dataset", "catch", "caught", "heavy"
+    )
+    assert tested == commands() and len(tested) == 13
 
 
 def test_a_model_of_stable_baselines3(folder, monkeypatch):
@@ -84,14 +91,25 @@ def test_a_model_of_stable_baselines3(folder, monkeypatch):
     assert told["reason"] in " ".join(PAGE.split())
 
 
-def test_a_function_and_a_run_that_follows_it(folder, monkeypatch):
+def test_a_function_and_what_follows_it(folder, monkeypatch):
     for command in chosen("from_function"):
         run(command, monkeypatch)
+    (told,) = events(Path("from_replay"), "accelerator")
+    assert told["reason"].startswith("the replay of from_function, 200 steps in ")
     (told,) = events(Path("further"), "accelerator")
     assert told["reason"] == "the policy of from_function: goes on learning, with its critics"
     # The function of the example swings up: about -140, where random actions get -1200.
     key = "eval/accelerator/return"
     assert min(line[key] for line in lines(Path("from_function")) if key in line) > -400
+
+
+def test_a_dataset(folder, monkeypatch):
+    pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "datasets"))
+    for command in chosen("record", "dataset"):
+        run(command, monkeypatch)
+    (told,) = events(Path("from_dataset"), "data")
+    assert told["reason"].startswith("400 rows in 2 episodes")
 
 
 def test_an_environment_of_ones_own(folder, monkeypatch, capsys):

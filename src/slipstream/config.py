@@ -22,6 +22,7 @@ from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
 from slipstream.stages.online import OnlineConfig
+from slipstream.stages.rehearsal import DataConfig
 from slipstream.stages.switch import SwitchConfig
 from slipstream.stages.team import TeamConfig
 from slipstream.trackers import TrackerName
@@ -68,7 +69,8 @@ class RunConfig:
     """td3 or sac."""
     accelerator: str = "mlp"
     """The policy network of stage 1: mlp, lstm or gru (or transformer). Or a policy that exists
-    already: sb3:model.zip, slipstream:RUN, onnx:policy.onnx, python:my_pkg.module:function."""
+    already: sb3:model.zip, slipstream:RUN, onnx:policy.onnx, python:my_pkg.module:function. Or data
+    that one is cloned from: minari:DATASET, replay:RUN."""
     accelerator_normalize: str | None = None
     """With accelerator=sb3: the VecNormalize statistics (a .pkl file) that its observations are
     normalized by; by default those found beside it, `none` for none."""
@@ -93,6 +95,7 @@ class RunConfig:
     cloning: CloningConfig = field(default_factory=CloningConfig)
     switch: SwitchConfig = field(default_factory=SwitchConfig)
     accelerate: AccelerateConfig = field(default_factory=AccelerateConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
     device: str = "cpu"
     """cpu, or a CUDA device of torch."""
@@ -152,7 +155,7 @@ class RunConfig:
 
     @property
     def brings_accelerator(self) -> bool:
-        """Whether the accelerator is a policy that existed before the run."""
+        """Whether the accelerator is a policy, or data, that existed before the run."""
         return parse_source(self.accelerator) is not None
 
     @property
@@ -253,6 +256,7 @@ def team_config(config: RunConfig) -> TeamConfig:
         algorithms=config.algorithms,
         cloning=config.cloning,
         accelerate=config.accelerate,
+        data=config.data,
         online=config.online,
         device=config.device,
     )

@@ -332,6 +332,8 @@ def _rows(
     steps = ", ".join(f"{count:,} in stage '{stage}'" for stage, count in summary.steps.items())
     yield "counted environment steps of the run", f"{run.last_step:,}: {steps}"
     yield "steps of evaluation, not counted", f"{run.eval_steps:,}"
+    if summary.data_rows is not None:
+        yield "rows of data recorded before, not counted", f"{summary.data_rows:,}"
     yield "seed", str(run.seed)
 
 

@@ -122,12 +122,14 @@ class Trainer:
         self.logger = self._open_logger()
         try:
             with self.logger, self.progress, first_interrupt_calls(self.stop):
-                if self.step == 0:
+                if self.log_position is None:
                     self._tell_of_accelerator()
                     self.interaction.begin(self.stage.collector, config.seed)
-                    self._look()
-                elif self.log_position is not None:
+                else:
                     self._tell_of_resume()
+                self._rehearse()
+                if not self.referee.random_returns and not self.stopped:
+                    self._look()
                 while self.step < config.total_steps and not self.stopped:
                     before = self.step
 
@@ -188,6 +190,24 @@ class Trainer:
     def _switch_is_due(self, before: int) -> bool:
         latest = self.config.switch.latest * self.config.total_steps
         return len(self.config.stages) == 2 and before < latest <= self.step
+
+    def _rehearse(self) -> None:
+        """Make the accelerator of data, if that is what it comes from and nobody has yet."""
+        rehearsal = self.stage.rehearsal
+        if rehearsal is None or rehearsal.finished:
+            return
+        with self._timed("learn"):
+            before = rehearsal.num_critic_updates
+            found = rehearsal.run(lambda: self.stopped)
+            self.num_updates += rehearsal.num_critic_updates - before
+        if rehearsal.finished:
+            self._log({f"data/{name}": value for name, value in found.items()})
+            self._tell(
+                "data",
+                f"{found['rows']:,} rows in {found['episodes']} episodes (return "
+                f"{found['episode_return']:.1f}), not among the counted steps; cloned from the "
+                f"best {found['episodes_cloned']} (return {found['episode_return_cloned']:.1f})",
+            )
 
     def _learn(self, before: int) -> None:
         with self._timed("learn"):

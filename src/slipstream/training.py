@@ -47,6 +47,8 @@ def describe(config: RunConfig) -> list[str]:
         lines.append(f"{name}: {count:,} parameters")
     for stage in config.stages:
         capacity = getattr(config, stage).replay_capacity
+        if stage == "accelerate" and team.brought is not None:
+            capacity += team.brought.data_rows
         num_bytes = ReplayBuffer.bytes_required(team.spec, capacity, config.env.num_envs)
         lines.append(f"replay of stage {stage}: {capacity:,} rows, {num_bytes / 2**20:.1f} MiB")
     if team.brought is not None:

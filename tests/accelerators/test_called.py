@@ -53,6 +53,10 @@ def broken(obs):
     return [float("nan")]
 
 
+def mistaken(obs):
+    return {}["action"]
+
+
 gain = GAIN
 '''
 
@@ -110,6 +114,7 @@ def test_what_is_no_function_is_told(module, place, said):
     [
         ("too_many", r"too_many returned \(2,\) .* shape \(3,\), but .* shape \(1,\)"),
         ("broken", r"broken returned nan in component 0"),
+        ("mistaken", r"mistaken failed at .*own_policies\.py:\d+ with KeyError: .*\(3,\)"),
     ],
 )
 def test_actions_that_do_not_fit_are_told(module, name, said):

@@ -14,6 +14,7 @@ from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.interact import Interaction
 from slipstream.stages.learners import AlgorithmsConfig
 from slipstream.stages.online import OnlineConfig
+from slipstream.stages.rehearsal import DataConfig
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team, TeamConfig
 
@@ -33,6 +34,7 @@ CONFIG = TeamConfig(
     algorithms=AlgorithmsConfig(),
     cloning=CloningConfig(batch_size=16, burst=2, lr=3e-3),
     accelerate=AccelerateConfig(replay_capacity=500),
+    data=DataConfig(),
     online=OnlineConfig(replay_capacity=50),
     device="cpu",
 )

@@ -2,14 +2,15 @@
 
 A loader turns what a source names into networks of this package (`Brought`): a policy that goes on
 learning with its critics, or one that stays as it is. Nothing is unpickled and nothing of a file is
-run; only `python:` runs code, which the user names.
+run; only `python:` runs code, which the user names. Data becomes a policy in the run itself, before
+its first step (`Rehearsal`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from slipstream.accelerators import called, checkpoint, sb3
+from slipstream.accelerators import called, checkpoint, data, sb3
 from slipstream.accelerators.recipe import assemble, read_recipe
 from slipstream.config import RunConfig
 from slipstream.spec import EnvSpec
@@ -22,6 +23,8 @@ LOADERS: dict[str, Loader] = {
     "slipstream": checkpoint.load,
     "onnx": called.load_onnx,
     "python": called.load_python,
+    "minari": data.load_minari,
+    "replay": data.load_replay,
 }
 """Scheme of a source -> loader of what is at its place."""
 
@@ -73,6 +76,8 @@ def settled(config: RunConfig, brought: Brought | None) -> RunConfig:
 
 def describe_brought(brought: Brought) -> str:
     """One line for the log of a run."""
+    if brought.data_rows:
+        return f"{brought.about}: cloned first, then stays as it is, critics learnt from the data"
     learning = "goes on learning" if brought.learns else "stays as it is"
     critics = "with its critics" if brought.critic is not None else "critics learnt from nothing"
     return f"{brought.about}: {learning}, {critics}"

@@ -1,6 +1,7 @@
 """Policies that are called: a function of the user's, or an ONNX file. Both stay as they are."""
 
 import importlib
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,23 @@ def python_call(place: str) -> Call:
             f"accelerator python:{place} is a {type(function).__name__}; name a function that "
             "takes an observation and returns an action, or a class whose objects are one"
         )
-    if getattr(function, "batched", False):
-        return lambda obs: np.asarray(function(obs))
+    batched = getattr(function, "batched", False)
 
-    def one_by_one(obs: np.ndarray) -> np.ndarray:
-        return np.stack([np.asarray(function(row)) for row in obs])
+    def call(obs: np.ndarray) -> np.ndarray:
+        try:
+            if batched:
+                return np.asarray(function(obs))
+            return np.stack([np.asarray(function(row)) for row in obs])
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            reason = (str(error).splitlines() or [""])[0]
+            raise SlipstreamError(
+                f"python:{place} failed at {frame.filename}:{frame.lineno} with "
+                f"{type(error).__name__}: {reason}; it is given an observation "
+                f"{obs.shape if batched else obs.shape[1:]} and returns an action"
+            ) from error
 
-    return one_by_one
+    return call
 
 
 def onnx_call(model: np.ndarray, about: str) -> tuple[Call, int | None, int | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.learners import algorithm_class
 
 _OWN_KEYS = (PRIVILEGED, "prev_action", "prev_reward")
+Kind = Literal["a policy", "data"]
+_MADE: dict[Kind, str] = {"a policy": "trained", "data": "recorded"}
 _NAMES = {"sac": "SAC", "td3": "TD3"}
 
 
@@ -58,6 +61,7 @@ def check_bounds(
     spec: EnvSpec,
     low: Sequence[float] | None,
     high: Sequence[float] | None,
+    kind: Kind = "a policy",
 ) -> None:
     """Raise SlipstreamError unless bounds of the action are the environment's; None: unknown."""
     if not config.accelerate.check_env or low is None or high is None:
@@ -65,19 +69,21 @@ def check_bounds(
     if np.allclose([*low, *high], [*spec.action_low, *spec.action_high], rtol=1e-3, atol=1e-5):
         return
     raise SlipstreamError(
-        f"{about} was trained with actions in {_bounds(low, high)}, but {spec.env_id} takes them "
-        f"in {_bounds(spec.action_low, spec.action_high)}; name a policy for this environment, or "
-        "--accelerate.no-check-env if its actions are to be rescaled"
+        f"{about} was {_MADE[kind]} with actions in {_bounds(low, high)}, but {spec.env_id} "
+        f"takes them in {_bounds(spec.action_low, spec.action_high)}; name {kind} of this "
+        "environment, or --accelerate.no-check-env if its actions are to be rescaled"
     )
 
 
-def check_env_id(about: str, config: RunConfig, spec: EnvSpec, env_id: str) -> None:
-    """Raise SlipstreamError unless a policy was trained in this run's environment."""
+def check_env_id(
+    about: str, config: RunConfig, spec: EnvSpec, env_id: str, kind: Kind = "a policy"
+) -> None:
+    """Raise SlipstreamError unless a policy, or data, was made in this run's environment."""
     if config.accelerate.check_env and env_id != spec.env_id:
         raise SlipstreamError(
-            f"{about} was trained in {env_id}, but this run's environment is {spec.env_id}; name a "
-            f"policy for this environment, train in {env_id}, or say --accelerate.no-check-env if "
-            "they are alike"
+            f"{about} was {_MADE[kind]} in {env_id}, but this run's environment is {spec.env_id}; "
+            f"name {kind} of this environment, train in {env_id}, or say --accelerate.no-check-env "
+            "if they are alike"
         )
 
 

@@ -48,6 +48,7 @@ class Recipe:
         critic_keys: the observations that its critics read; None if it comes without.
         critic_layer_norm: whether they have LayerNorm.
         alpha: SAC's temperature that it was trained with last, or None.
+        data_rows: rows of replay for the data that it is to be cloned from first; 0 for a policy.
     """
 
     about: str
@@ -63,6 +64,7 @@ class Recipe:
     critic_keys: tuple[str, ...] | None = None
     critic_layer_norm: bool = False
     alpha: float | None = None
+    data_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,16 @@ def assemble(
         actor.head = SpreadHead(actor.head, recipe.std)
     actor.to(device).requires_grad_(recipe.learns)
     kept = {"recipe": dataclasses.asdict(recipe), "model": model}
-    return Brought(recipe.about, actor, recipe.learns, critic, critic_target, recipe.alpha, kept)
+    return Brought(
+        recipe.about,
+        actor,
+        recipe.learns,
+        critic,
+        critic_target,
+        recipe.alpha,
+        kept,
+        recipe.data_rows,
+    )
 
 
 def read_recipe(kept: Mapping[str, Any]) -> Recipe:

@@ -8,6 +8,7 @@ else. What kind of model it is follows from the weights' names, which must all b
 import json
 import math
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from itertools import count
@@ -174,7 +175,8 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]
 
 def _tensors(archive: zipfile.ZipFile, name: str, path: Path) -> dict[str, Tensor]:
     """A part of the file that holds tensors by name, and nothing that could run."""
-    with archive.open(name) as file:
+    with archive.open(name) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch thinks of a file that is refused anyway
         try:
             found = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged or hostile file makes of it

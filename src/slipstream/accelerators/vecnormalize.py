@@ -43,7 +43,10 @@ def read_statistics(path: Path) -> Statistics:
         with path.open("rb") as file:
             found = _Unpickler(file).load()
     except OSError as error:
-        raise SlipstreamError(f"cannot read {path}: {error.strerror}") from error
+        raise SlipstreamError(
+            f"cannot read {path}: {error.strerror}; name the file that VecNormalize.save() wrote, "
+            "or none if the policy was trained without one"
+        ) from error
     except _ForbiddenError as error:
         raise SlipstreamError(
             f"{path} is refused: it is a pickle that names {error}, which has no place in "

@@ -32,6 +32,7 @@ from slipstream.report.theme import DARK, LIGHT
 
 HISTORY = {
     "accelerator": "brought its accelerator along",
+    "data": "learnt from data",
     "switch": "switched to the transformer",
     "rollback": "went back to its best snapshot",
     "resume": "was resumed",
@@ -273,6 +274,7 @@ def _seed_table(summary: GroupSummary) -> tuple[list[str], list[list[str]]]:
             else number(None),
             "steps": f"{run.run.last_step:,}",
             "eval steps": f"{run.run.eval_steps:,}",
+            "rows of data": f"{run.data_rows:,}" if run.data_rows is not None else number(None),
             "wall-clock": duration(run.run.wall_seconds),
             "rollbacks": str(len(run.run.rollbacks)) if run.run.rollbacks else number(None),
         }

@@ -24,6 +24,7 @@ class RunSummary:
         gain: final_transformer - handed_over, once it was evaluated after the switch.
         imitation_gap: the share of the accelerator's rise above random that its clone lacked, at
             the last check up to the switch.
+        data_rows: steps recorded before the run that taught it too; not among its counted steps.
     """
 
     run: Run
@@ -36,6 +37,7 @@ class RunSummary:
     switch_seconds: float | None
     gain: float | None
     imitation_gap: float | None
+    data_rows: int | None
 
 
 def summarise(run: Run) -> RunSummary:
@@ -64,6 +66,7 @@ def summarise(run: Run) -> RunSummary:
         switch_seconds=run.wall_at(switch_step) if switch_step is not None else None,
         gain=gain,
         imitation_gap=_last_until(run, "switch/imitation_gap", switch_step),
+        data_rows=int(data[-1]) if len(data := run.series("data/rows").value) else None,
     )
 
 
@@ -162,6 +165,7 @@ def judge(summary: GroupSummary) -> Verdict:
         tone = "neutral"
         role = "trained alone" if actor == "accelerator" else "trained from scratch"
         headline = f"The {actor}, {role}, ended at {number(final.value)}."
+    details += _data(summary)
     details += _imitation(summary)
     never = len(summary.runs) - len(switched)
     if switched and never:
@@ -171,6 +175,19 @@ def judge(summary: GroupSummary) -> Verdict:
         times = "once" if rollbacks == 1 else f"{rollbacks} times"
         details.append(f"Training went back to its best snapshot {times}.")
     return Verdict(tone, headline, tuple(details))
+
+
+def _data(summary: GroupSummary) -> list[str]:
+    """What was learnt from without a step of the environment."""
+    found = [run.data_rows for run in summary.runs if run.data_rows is not None]
+    if not found:
+        return []
+    low, high = min(found), max(found)
+    rows = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return [
+        f"Each run also learnt from {rows} rows of data recorded before it, which are not among "
+        "the counted steps."
+    ]
 
 
 GAP_WORTH_TELLING = 0.1

@@ -6,12 +6,15 @@ from typing import Any
 
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, Critic
+from slipstream.replay.episodes import Episodes
 
 SCHEMES = {
     "sb3": "sb3:model.zip",
     "slipstream": "slipstream:RUN",
     "onnx": "onnx:policy.onnx",
     "python": "python:my_pkg.module:function",
+    "minari": "minari:DATASET",
+    "replay": "replay:RUN",
 }
 """Where an accelerator that existed before the run may come from -> how that is written."""
 
@@ -89,6 +92,8 @@ class Brought:
         alpha: SAC's temperature that it was trained with last, or None.
         recipe: JSON values and numpy arrays to build the same networks from again, with other
             weights, when the run is resumed: the file it came from need not be there then.
+        data_rows: rows of replay for the data that it is to be cloned from first; 0 for a policy.
+        episodes: that data; None in a run that is resumed, whose replay holds it.
     """
 
     about: str
@@ -98,3 +103,5 @@ class Brought:
     critic_target: Critic | None
     alpha: float | None
     recipe: Mapping[str, Any]
+    data_rows: int = 0
+    episodes: Episodes | None = None

@@ -12,6 +12,7 @@ from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
 from slipstream.stages.imitation import Imitation
 from slipstream.stages.learners import Learner
+from slipstream.stages.rehearsal import Rehearsal
 from slipstream.stages.shared_encoder import SharedEncoder
 from slipstream.stages.shift import shifted
 
@@ -32,6 +33,7 @@ class Stage:
         random_share: share of uniform actions where it explores widely.
         shift: pixels by which the images that it learns from are shifted at most.
         shared_encoder: encodes them for a policy that borrows the critics' encoder, or None.
+        rehearsal: makes the collector of data first (stage 1), or None.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Stage:
         self.random_share = random_share
         self.shift = shift
         self.shared_encoder = shared_encoder
+        self.rehearsal: Rehearsal | None = None
         self.frozen = not movable(collector.own_parameters())
 
     @property
@@ -102,10 +105,15 @@ class Stage:
     def state_dict(self) -> dict[str, Any]:
         """What must survive a kill, beside networks and replay."""
         imitation = None if self.imitation is None else self.imitation.state_dict()
-        return {"learner": self.learner.state_dict(), "imitation": imitation}
+        state = {"learner": self.learner.state_dict(), "imitation": imitation}
+        if self.rehearsal is not None:
+            state["rehearsal"] = self.rehearsal.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.learner.load_state_dict(state["learner"])
         if self.imitation is not None:
             self.imitation.load_state_dict(state["imitation"])
+        if self.rehearsal is not None:
+            self.rehearsal.load_state_dict(state["rehearsal"])

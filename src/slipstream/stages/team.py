@@ -19,6 +19,7 @@ from slipstream.networks import (
 )
 from slipstream.networks.inputs import embedding_key
 from slipstream.replay.buffer import ReplayBuffer
+from slipstream.replay.episodes import Episodes, fill
 from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig, Brought
 from slipstream.stages.embedding import Embedder
@@ -30,6 +31,7 @@ from slipstream.stages.learners import (
     frozen_copy,
 )
 from slipstream.stages.online import OnlineConfig
+from slipstream.stages.rehearsal import DataConfig, Rehearsal
 from slipstream.stages.shared_encoder import SharedEncoder, share_encoder
 from slipstream.stages.stage import Stage
 
@@ -49,6 +51,7 @@ class TeamConfig:
     algorithms: AlgorithmsConfig
     cloning: CloningConfig
     accelerate: AccelerateConfig
+    data: DataConfig
     online: OnlineConfig
     device: str
 
@@ -123,9 +126,13 @@ class Team:
         """Build a stage; `before` is the one that hands over, None at the run's start."""
         config = self.config
         if name == "accelerate":
-            self.replay = self._new_replay(config.accelerate.replay_capacity)
+            brought = self.brought
+            data_rows = 0 if brought is None else brought.data_rows
+            self.replay = self._new_replay(config.accelerate.replay_capacity + data_rows)
+            if brought is not None and brought.episodes is not None:
+                self._take_in(brought.episodes)
             collector = self.actors["accelerator"]
-            alpha = None if self.brought is None else self.brought.alpha
+            alpha = None if brought is None else brought.alpha
         else:
             collector, alpha = self.actors["transformer"], None
             if before is None:
@@ -157,7 +164,7 @@ class Team:
         keys = {key for each in learned for key in each.inputs.keys}
         if self.embedder is not None:
             keys = {embedding_key(key) if key in self.embedder.keys else key for key in keys}
-        return Stage(
+        stage = Stage(
             name,
             collector,
             learner,
@@ -175,6 +182,23 @@ class Team:
             if collector.inputs.borrowed
             else None,
         )
+        if name == "accelerate" and self.brought is not None and self.brought.data_rows:
+            stage.rehearsal = Rehearsal(
+                config.data,
+                config.cloning,
+                collector,
+                self.replay,
+                stage.learn,
+                config.networks.cnn.segment,
+            )
+        return stage
+
+    def _take_in(self, episodes: Episodes) -> None:
+        """Let the replay and the normalizers have the data that existed before the run."""
+        fill(self.replay, episodes)
+        for key, normalizer in self.normalizers.items():
+            column = torch.as_tensor(episodes.columns[f"obs.{key}"])
+            normalizer.observe(column.to(normalizer.mean.device))
 
     def reenter(self, stage: Stage) -> Stage:
         """The same stage with fresh optimizers, and targets equal to the present policy."""
