@@ -274,6 +274,21 @@ def test_what_a_run_learnt_on_can_be_learnt_on_again(folder):
     assert brought.critic.ensemble.layers[0].weight.shape == (2, 4, 16)
 
 
+def test_critics_keep_their_normalization_where_the_policy_has_none(folder):
+    """As after stage 2 with critics from elsewhere, such as an SB3 model's with VecNormalize."""
+    first = teacher(folder, "first", env=replace(tiny().env, normalize_obs=True))
+    second = train(run_config(f"slipstream:{first}"), folder / "second", show_progress=False)
+    assert len(load_policy(second).actor.inputs.normalizers) == 0
+    brought = bring(run_config(f"slipstream:{second}"), pendulum())
+    assert brought is not None and brought.critic is not None
+    state = checkpoint.load_tree(checkpoint.resolve(second) / "training_state")
+    kept = state["team"]["networks"]["critic"]
+    assert "inputs.normalizers.state.mean" in kept
+    assert brought.critic.state_dict().keys() == kept.keys()
+    for name, value in brought.critic.state_dict().items():
+        assert torch.equal(value, kept[name])
+
+
 def test_normalized_and_privileged_runs_come_along(folder):
     env = replace(tiny().env, normalize_obs=True, observe=ObservationConfig(mask="0-1"))
     fields = {"env": env, "privileged": ("accelerator", "critic")}

@@ -17,7 +17,7 @@ from slipstream.accelerators.fit import (
     frozen_output,
 )
 from slipstream.accelerators.recipe import Recipe, Weights, assemble, read_recipe
-from slipstream.config import RunConfig, strict_converter
+from slipstream.config import EnvConfig, RunConfig, strict_converter
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
 from slipstream.networks.inputs import Normalizer
@@ -66,10 +66,11 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
         keys=tuple(keys.values()),
         output=output,
         std=std,
-        clip=Normalizer(1).clip if policy.env.normalize_obs else None,
+        clip=_clip(policy.env),
         learns=learns,
         networks=networks,
         critic_keys=found.trained.critic_keys if with_critics else None,
+        critic_clip=found.clip,
         critic_layer_norm=found.layer_norm,
         alpha=found.alpha,
     )
@@ -88,13 +89,14 @@ class _Critics:
     trained: Trained
     networks: NetworksConfig
     layer_norm: bool
+    clip: float | None
     critic: Mapping[str, Tensor]
     critic_target: Mapping[str, Tensor]
     alpha: float | None
 
 
 def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
-    nothing = _Critics(Trained(None), NetworksConfig(), False, {}, {}, None)
+    nothing = _Critics(Trained(None), NetworksConfig(), False, None, {}, {}, None)
     if not (place / "checkpoints").is_dir() and place.parent.name != "checkpoints":
         return nothing
     folder = checkpoint.resolve(place)
@@ -109,12 +111,13 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
     if layer_norm is None:
         layer_norm = algorithm_class(run.algorithm).critic_layer_norm
     read = (PRIVILEGED,) if "critic" in run.privileged else tuple(policy.spec.obs)
+    clip = _clip(run.env)
     brought = state.get("accelerator")
     if brought is not None and run.online.carry_critic:
         recipe = read_recipe(brought)
         if recipe.critic_keys is not None:
             networks, layer_norm = recipe.networks, recipe.critic_layer_norm
-            read = recipe.critic_keys
+            read, clip = recipe.critic_keys, recipe.critic_clip
     log_alpha = state["stage_state"]["learner"].get("log_alpha")
     return _Critics(
         trained=Trained(
@@ -125,10 +128,16 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
         ),
         networks=networks,
         layer_norm=layer_norm,
+        clip=clip,
         critic=state["team"]["networks"]["critic"],
         critic_target=state["team"]["networks"]["critic_target"],
         alpha=None if log_alpha is None else float(log_alpha.detach().exp()),
     )
+
+
+def _clip(env: EnvConfig) -> float | None:
+    """The bound of normalized observations; None where they are as they are."""
+    return Normalizer(1).clip if env.normalize_obs else None
 
 
 def _same_encoders(actor: Mapping[str, Tensor], critic: Mapping[str, Tensor]) -> bool:

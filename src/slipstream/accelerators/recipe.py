@@ -1,7 +1,7 @@
 """What an accelerator that was brought along is built from, once and again at each resume."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,10 +42,12 @@ class Recipe:
             whose head is not the algorithm's (see `ModeHead` and `SpreadHead`).
         std: of "spread".
         keys: the observations that the policy reads.
-        clip: bound of its normalized observations; None for observations as they are.
+        clip: bound of the policy's normalized observations; None for observations as they are.
         learns: whether it goes on learning.
         networks: sizes of policy and critics.
         critic_keys: the observations that its critics read; None if it comes without.
+        critic_clip: as `clip`, for the critics: a policy cloned from a normalized one may see
+            observations as they are where the critics that it inherited do not.
         critic_layer_norm: whether they have LayerNorm.
         alpha: SAC's temperature that it was trained with last, or None.
         data_rows: rows of replay for the data that it is to be cloned from first; 0 for a policy.
@@ -62,6 +64,7 @@ class Recipe:
     learns: bool = False
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     critic_keys: tuple[str, ...] | None = None
+    critic_clip: float | None = None
     critic_layer_norm: bool = False
     alpha: float | None = None
     data_rows: int = 0
@@ -97,15 +100,7 @@ def assemble(
     Raises:
         RuntimeError: the weights do not fit the recipe.
     """
-    critic_keys = recipe.critic_keys or ()
-    normalizers: dict[str, Normalizer] = {}
-    if recipe.clip is not None:
-        keys = dict.fromkeys((*recipe.keys, *critic_keys))
-        normalizers = {
-            key: Normalizer(spec.obs[key].size, recipe.clip)
-            for key in keys
-            if len(spec.obs[key].shape) == 1
-        }
+    normalizers = _normalizers(spec, recipe.keys, recipe.clip)
     inputs = Inputs(spec.obs, recipe.keys, normalizers, recipe.networks.cnn)
     if call is not None:
         backbone = CalledPolicy(call, recipe.about, spec)
@@ -114,6 +109,7 @@ def assemble(
     actor = Actor(inputs, backbone, _head(recipe, backbone.feature_size, spec))
     critic = critic_target = None
     if recipe.critic_keys is not None:
+        normalizers = _normalizers(spec, recipe.critic_keys, recipe.critic_clip)
         critic = build_critic(
             spec, recipe.critic_keys, recipe.networks, recipe.critic_layer_norm, normalizers
         ).to(device)
@@ -146,6 +142,13 @@ def assemble(
 def read_recipe(kept: Mapping[str, Any]) -> Recipe:
     """The recipe in what `assemble` kept of it."""
     return strict_converter().structure(kept["recipe"], Recipe)
+
+
+def _normalizers(spec: EnvSpec, keys: Sequence[str], clip: float | None) -> dict[str, Normalizer]:
+    if clip is None:
+        return {}
+    vectors = [key for key in keys if len(spec.obs[key].shape) == 1]
+    return {key: Normalizer(spec.obs[key].size, clip) for key in vectors}
 
 
 def _head(recipe: Recipe, feature_size: int, spec: EnvSpec) -> nn.Module:

@@ -67,6 +67,7 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
         networks = replace(networks, critic=critic)
     output, std = ("own", 0.0) if learns else frozen_output(model.head, config, spec)
     normalizes = statistics is not None and statistics.mean is not None
+    clip = statistics.clip if statistics is not None and normalizes else None
     recipe = Recipe(
         about=f"{model.about}{told}",
         network="mlp",
@@ -74,10 +75,11 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
         keys=(key,),
         output=output,
         std=std,
-        clip=statistics.clip if statistics is not None and normalizes else None,
+        clip=clip,
         learns=learns,
         networks=networks,
         critic_keys=(key,) if with_critics else None,
+        critic_clip=clip,
         alpha=model.alpha,
     )
     fixed = _normalizer(statistics, key, spec.obs[key].size, path)
