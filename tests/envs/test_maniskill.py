@@ -16,7 +16,7 @@ from slipstream.envs import maniskill
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.pixels import render_state, sim_state
-from slipstream.envs.setup import EnvConfig, open_env, open_single
+from slipstream.envs.setup import EnvConfig, open_env, open_filmed, open_single
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.training import train
@@ -234,6 +234,10 @@ def test_depth_keeps_what_is_near_apart():
     ("kwargs", "message"),
     [
         ({"control_mode": "telepathy"}, "no control mode 'telepathy': choose one of pd_joint_"),
+        (
+            {"sim_backend": "physx_cuda"},
+            "cannot be simulated by 'physx_cuda'.*leave sim_backend out",
+        ),
         ({"colour": "red"}, "cannot be made with.*unexpected keyword argument 'colour'"),
     ],
 )
@@ -297,3 +301,23 @@ def test_both_stages_train(task, obs, tmp_path):
     last = [line for line in lines(tmp_path) if "eval/transformer/return" in line][-1]
     assert last["eval/transformer/length"] == 10
     assert last["eval/transformer/success_once"] == last["eval/transformer/success_at_end"] == 0
+
+
+@needs_maniskill
+def test_a_person_sees_the_robot_at_work_and_disturbs_nothing(task):
+    shown = []
+    config = EnvConfig(max_episode_steps=6)
+    filmed = open_filmed("PullCube-v1", config, lambda *frame: shown.append(frame), 96)
+    plain = open_env("PullCube-v1", config, 1, evaluation=True)
+    assert np.array_equal(plain.reset(3)["state"], filmed.reset(3)["state"])
+    for action in actions(6, plain.spec.action_dim):
+        one, other = plain.step(action[None]), filmed.step(action[None])
+        assert np.array_equal(one.next_obs["state"], other.next_obs["state"])
+    frames = np.stack([frame for frame, _ in shown]).astype(int)
+    assert frames.shape == (7, 96, 96, 3)
+    assert {fps for _, fps in shown} == {20.0}
+    # The arm moves over many pixels; what stands still does not.
+    moved = np.abs(frames[-1] - frames[0]).max(-1) > 30
+    assert 0.01 < moved.mean() < 0.5
+    filmed.close()
+    plain.close()

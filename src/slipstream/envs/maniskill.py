@@ -282,6 +282,12 @@ class ManiSkillCameras:
 
 def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym.Env[Any, Any]:
     """ManiSkill's environment, on the CPU and without batches; its mistakes in one line."""
+    if kwargs.get("sim_backend") not in (None, "auto", "cpu", "physx_cpu"):
+        raise SlipstreamError(
+            f"{env_id} cannot be simulated by '{kwargs['sim_backend']}': Slipstream runs "
+            "ManiSkill's physics on the CPU alone, and renders on a GPU where there is one; leave "
+            "sim_backend out, and use --env.num-envs N --env.parallel for several environments"
+        )
     # Without the first, a missing file is asked for on the terminal.
     os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")
     os.environ.setdefault("MS_RENDERER_LOG_LEVEL", "critical")
@@ -297,10 +303,10 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
     arguments = {
         "num_envs": 1,
         "obs_mode": "state",
-        "sim_backend": "physx_cpu",
         "render_mode": "rgb_array",
         "disable_env_checker": True,
         **kwargs,
+        "sim_backend": "physx_cpu",
     }
     warnings.filterwarnings("ignore", ".*precision lowered by casting")  # in ManiSkill's spaces
     try:
