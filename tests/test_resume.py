@@ -14,6 +14,7 @@ from slipstream.checkpoint import load_tree, resolve
 from slipstream.cli import main
 from slipstream.config import EnvConfig
 from slipstream.envs.observation import ObservationConfig
+from slipstream.networks.critic import CriticConfig
 from tests.stages.pictures import CNN
 from tests.tiny_runs import (
     branch_by_cli,
@@ -45,6 +46,13 @@ CONFIGS = {
         ),
         accelerator="lstm",
         privileged=("critic",),
+    ),
+    "shared memory": tiny(
+        algorithm="td3",
+        accelerator="gru",
+        networks=replace(
+            tiny().networks, critic=CriticConfig(memory="gru", hidden=(16,)), share_memory=True
+        ),
     ),
     "images": tiny(
         env_id="tests.stages.pictures:picture",

@@ -147,6 +147,7 @@ class RunConfig:
                 "cloning.enabled is False, but stage 2 starts from the clone; leave one stage out"
             )
         self._check_memory()
+        self._check_shared_memory()
         if self.video.enabled and self.video.episodes > self.eval.episodes:
             raise SlipstreamError(
                 f"video.episodes is {self.video.episodes}, but an evaluation has "
@@ -214,6 +215,23 @@ class RunConfig:
             raise SlipstreamError(
                 f"accelerator is {self.accelerator} and nothing is cloned from it, so there is no "
                 "policy to train; leave cloning.enabled on"
+            )
+
+    def _check_shared_memory(self) -> None:
+        networks = self.networks
+        if not networks.share_memory:
+            return
+        first = next(iter(self.kinds))
+        kind, memory = self.kinds[first], networks.critic.memory
+        if memory != kind:
+            raise SlipstreamError(
+                f"networks.share_memory is on, but the {first} is '{kind}' and "
+                f"networks.critic.memory is '{memory}'; they must be the same kind"
+            )
+        if ("critic" in self.privileged) != (first in self.privileged):
+            raise SlipstreamError(
+                f"networks.share_memory is on, but {first} and critic see different observations "
+                f"(privileged: {', '.join(self.privileged)}); make both privileged, or none"
             )
 
     def _check_memory(self) -> None:

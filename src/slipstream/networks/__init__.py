@@ -36,6 +36,9 @@ class NetworksConfig:
     share_encoder: bool = True
     """Where the first policy of a run and its critics read the same images: one encoder for both,
     moved by the critics' loss alone. A transformer that is cloned always has its own."""
+    share_memory: bool = False
+    """One memory for the first policy of a run and its critics (critic.memory of the policy's
+    kind), moved by the critics' loss alone: cheaper. By default each has its own."""
 
 
 def common_context(networks: Sequence[Actor | Critic], loss_steps: int) -> int:

@@ -1,5 +1,6 @@
 """A policy: an input, a backbone and a head; its memory is a value handed in and out."""
 
+import copy
 from itertools import chain
 
 import torch
@@ -24,6 +25,7 @@ class Actor(nn.Module):
         self.inputs = inputs
         self.backbone = backbone
         self.head = head
+        self.memory_borrowed = False
 
     @property
     def context_length(self) -> int:
@@ -41,10 +43,34 @@ class Actor(nn.Module):
         return next(chain(self.parameters(), self.buffers())).device
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """What its own learning may move: all parameters but those of encoders that it borrows."""
-        borrowed = self.inputs.encoders.parameters() if self.inputs.borrowed else ()
-        others = {id(parameter) for parameter in borrowed}
+        """What its own learning may move: all parameters but those that it borrows."""
+        encoders = self.inputs.encoders.parameters() if self.inputs.borrowed else ()
+        memory = self.backbone.parameters() if self.memory_borrowed else ()
+        others = {id(parameter) for parameter in chain(encoders, memory)}
         return [parameter for parameter in self.parameters() if id(parameter) not in others]
+
+    def borrow_memory(self, memory: Backbone) -> None:
+        """Remember by the memory of another network from now on, of the same kind and inputs.
+
+        Its features come out detached: what is learnt here moves it no more.
+
+        Raises:
+            ValueError: its features are of another size.
+        """
+        if memory.feature_size != self.backbone.feature_size:
+            raise ValueError(
+                f"features of {memory.feature_size} cannot stand for {self.backbone.feature_size}"
+            )
+        self.backbone = memory
+        self.memory_borrowed = True
+
+    def part(self) -> None:
+        """End all borrowing: encoders and memory stay as they are now, whatever becomes of them."""
+        if self.inputs.borrowed:
+            self.inputs.part()
+        if self.memory_borrowed:
+            self.backbone = copy.deepcopy(self.backbone)
+            self.memory_borrowed = False
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """The parameters of its memory; none for an MLP."""
@@ -52,8 +78,10 @@ class Actor(nn.Module):
 
     def forward(self, obs: Obs, valid: Tensor, last: int = 1) -> Deterministic | SquashedGaussian:
         """Obs key -> (B, T, *), valid (B, T) bool -> the policy at the last steps, (B, last, A)."""
-        frames = self.inputs(self.inputs.frames(obs))
-        return self.head(self.backbone(frames, valid, last))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.memory_borrowed):
+            frames = self.inputs(self.inputs.frames(obs))
+            features = self.backbone(frames, valid, last)
+        return self.head(features)
 
     def initial_carry(self, num_envs: int) -> Carry:
         """The memory at an episode's start, for `num_envs` environments."""

@@ -31,6 +31,10 @@ class Backbone(Protocol):
         """Frames (B, T, K), valid (B, T) bool -> features of the `last` steps (B, last, F)."""
         ...
 
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """All of its parameters."""
+        ...
+
     def memory_parameters(self) -> Iterable[nn.Parameter]:
         """Its parameters where it learns to remember, else none."""
         ...

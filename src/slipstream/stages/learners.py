@@ -56,9 +56,12 @@ def _td3(
 ) -> TD3:
     # A policy that stays as it is needs no slower copy of itself, and may not be one to copy.
     actor_target = frozen_copy(actor) if movable(actor.own_parameters()) else actor
-    if actor.inputs.borrowed and actor_target is not actor:
-        # The slower copy of the encoder is the critics', and is moved with theirs.
-        actor_target.inputs.borrow(critic_target.inputs)
+    if actor_target is not actor:
+        # The slower copy of what is borrowed is the critics', and is moved with theirs.
+        if actor.inputs.borrowed:
+            actor_target.inputs.borrow(critic_target.inputs)
+        if actor.memory_borrowed:
+            actor_target.borrow_memory(critic_target.memory)
     return TD3(config, actor, actor_target, critic, critic_target)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from slipstream.envs.vec_env import VecEnv
+from slipstream.errors import SlipstreamError
 from slipstream.networks import (
     Actor,
     NetworksConfig,
@@ -98,6 +99,13 @@ class Team:
         first = self.actors.get("accelerator") or self.actors["transformer"]
         if config.networks.share_encoder and brought is None:
             share_encoder(first, self.critic, self.critic_target)
+        if config.networks.share_memory:
+            if first.inputs.encoders and not first.inputs.borrowed:
+                raise SlipstreamError(
+                    "networks.share_memory is on and networks.share_encoder off: the critics' "
+                    "memory would read another encoder's embeddings; leave share_encoder on"
+                )
+            first.borrow_memory(self.critic.memory)
         self.embedder: Embedder | None = None
         self.replay: ReplayBuffer
 
@@ -208,9 +216,7 @@ class Team:
     def _take_over(self, before: Stage) -> float | None:
         """Carry over what the configuration says; returns the temperature to go on with."""
         online = self.config.online
-        accelerator = self.actors["accelerator"]
-        if accelerator.inputs.borrowed:  # what it sees must not change with the critics from now on
-            accelerator.inputs.part()
+        self.actors["accelerator"].part()  # it must not change with the critics from now on
         if not online.carry_critic:
             self._new_critic()
         transformer = self.actors["transformer"]
