@@ -1,6 +1,7 @@
 """One memory for policy and critics: who moves it, and what becomes of it at the switch."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from slipstream.networks.critic import CriticConfig
 from slipstream.stages.learners import ALGORITHMS
 from tests.stages.teams import CONFIG, make_team
 
-KINDS = ("lstm", "gru", "transformer")
+Kind = Literal["lstm", "gru", "transformer"]
+KINDS: tuple[Kind, ...] = ("lstm", "gru", "transformer")
 
 
-def shared(kind: str, algorithm: str = "sac", **fields):
+def shared(kind: Kind, algorithm: str = "sac", **fields):
     critic = CriticConfig(memory=kind, hidden=(16,))
     networks = replace(CONFIG.networks, critic=critic, share_memory=True)
     kinds = {"accelerator": kind, "transformer": "transformer"}
