@@ -19,7 +19,7 @@ from benchmarks.study import RESULTS, finished, keep, start
 
 ENV_ID, STEPS, CHECK_EVERY = "HalfCheetah-v5", 60_000, 6_000
 LATEST = 0.8
-FIXED = (0.3, 0.4, 0.5, 0.6, 0.7)
+FIXED = (0.5, 0.3, 0.7, 0.4, 0.6)
 BEFORE = CHECK_EVERY - 1  # checkpoints come just before the checks at which a run may switch
 MATCHED = ("--switch.rule", "matched", "--switch.latest", str(LATEST), "--switch.earliest")
 
@@ -37,13 +37,10 @@ class Options:
 
 
 VARIANTS: dict[str, tuple[float, tuple[str, ...]]] = {
-    **{
-        f"at-{share:.0%}".replace("%", ""): (share, ("--switch.latest", str(share)))
-        for share in FIXED
-    },
     "matched-from-70": (0.7, (*MATCHED, "0.7")),
-    "matched-from-30": (0.3, (*MATCHED, "0.3")),
     "accelerator": (LATEST, ("--switch.latest", "1.0")),
+    **{f"at-{100 * share:.0f}": (share, ("--switch.latest", str(share))) for share in FIXED},
+    "matched-from-30": (0.3, (*MATCHED, "0.3")),
 }
 """Name -> the share of all steps before which it branches off, and what it changes."""
 
