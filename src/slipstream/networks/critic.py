@@ -50,8 +50,9 @@ class CriticConfig:
 class Critic(nn.Module):
     """An ensemble of action values: obs (B, T, *), action (B, L, A) -> (E, B, L).
 
-    The members share the features of their memory. An actor may read them too, but only detached:
-    its gradients would interfere (arXiv 2510.13367).
+    The members share the features of their memory. An actor may read them too, or borrow their
+    image encoder (`Inputs.borrow`), but only detached: its gradients would interfere (arXiv
+    2510.13367).
     """
 
     def __init__(
