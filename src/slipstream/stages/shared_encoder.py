@@ -3,7 +3,7 @@
 As in DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645) and in SAC with an autoencoder (SAC+AE, Yarats
 et al. 2019, arXiv 1910.01741): what is worth seeing is learnt from values, which say more of an
 image than the policy's gradient does. The policy reads the embeddings detached, so the two losses
-never pull at the same weights, and what follows an encoder (a memory, above all) is never shared.
+never pull at the same weights.
 """
 
 from dataclasses import replace
