@@ -11,6 +11,7 @@ import pytest
 from slipstream.config import RunConfig
 from slipstream.envs.setup import EnvConfig
 from slipstream.stages.imitation import CloningConfig
+from slipstream.stages.rehearsal import DataConfig
 from slipstream.training import train
 from tests.tiny_runs import TINY, lines, tiny
 
@@ -35,6 +36,7 @@ RUNS: dict[str, RunConfig] = {
     "sac": tiny(cloning=replace(TINY.cloning, own_episodes=1)),
     "td3": tiny(algorithm="td3", cloning=replace(TINY.cloning, ascent=0.1)),
     "frozen": tiny(accelerator=f"python:{__name__}:act"),
+    "data": tiny(accelerator="replay:sac", data=DataConfig(clone_updates=2, critic_updates=2)),
     "memory": tiny(accelerator="gru", transformer="lstm"),
     "scratch": tiny(stages=("online",), cloning=CloningConfig(enabled=False)),
     "success": tiny(env_id="catch:make", env=EnvConfig(max_episode_steps=20)),
@@ -47,8 +49,10 @@ def written(tmp_path_factory) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "examples" / "bring_your_own")
+        folder = tmp_path_factory.mktemp("runs")
+        patch.chdir(folder)
         for name, config in RUNS.items():
-            run_dir = train(config, tmp_path_factory.mktemp(name), show_progress=False)
+            run_dir = train(config, folder / name, show_progress=False)
             log = lines(run_dir)
             events = {line["event"] for line in log if "event" in line}
             found[name] = {key for line in log for key in line} | events
