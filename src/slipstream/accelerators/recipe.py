@@ -109,7 +109,8 @@ def assemble(
     actor = Actor(inputs, backbone, _head(recipe, backbone.feature_size, spec))
     critic = critic_target = None
     if recipe.critic_keys is not None:
-        normalizers = _normalizers(spec, recipe.critic_keys, recipe.critic_clip)
+        shared = normalizers if recipe.critic_clip == recipe.clip else {}
+        normalizers = _normalizers(spec, recipe.critic_keys, recipe.critic_clip) | shared
         critic = build_critic(
             spec, recipe.critic_keys, recipe.networks, recipe.critic_layer_norm, normalizers
         ).to(device)
