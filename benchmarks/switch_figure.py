@@ -36,7 +36,7 @@ def draw_moments(axis: Axes, found: dict[str, list[Curve]]) -> None:
     for name, colour in (("at-", FIXED_COLOUR), ("matched-", RULE_COLOUR)):
         for variant, runs in found.items():
             if variant.startswith(name):
-                steps = [run.switch for run in runs]
+                steps = [run.switch or 0 for run in runs]
                 axis.scatter(steps, last(runs), color=colour, s=14, alpha=0.6, lw=0)
     fixed = sorted(
         (runs[0].switch or 0, interquartile_mean(last(runs)))
