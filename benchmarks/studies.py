@@ -140,8 +140,11 @@ PIXELS = Study(
     "pixels",
     {"HalfCheetah-v5-64px": Task("HalfCheetah-v5", eval_every=7_000)},
     {
-        "privileged": Variant(
-            "Two stages from pixels, taught by a state MLP", "#E69F00", ("--preset", "pixels")
+        "quick": Variant(
+            "Two stages from pixels, taught by a state MLP", "#E69F00", ("--preset", "quick")
+        ),
+        "blind": Variant(
+            "the same, images blackened", "#999999", ("--preset", "quick", "--env.blind")
         ),
         "scratch": Variant(
             "Transformer from scratch on pixels, state critic",

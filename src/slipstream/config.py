@@ -17,6 +17,8 @@ from slipstream.envs.film import VideoConfig
 from slipstream.envs.setup import EnvConfig, Scalar
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig
+from slipstream.replay import Placement
+from slipstream.replay.placement import ReplayDevice
 from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
@@ -99,6 +101,9 @@ class RunConfig:
     online: OnlineConfig = field(default_factory=OnlineConfig)
     device: str = "cpu"
     """cpu, or a CUDA device of torch."""
+    replay_device: ReplayDevice = "auto"
+    """Where the replay lies: on the device that learns, in the host's memory, or in a file of the
+    run's folder on the disk; auto takes the first of these that has room."""
     num_threads: int = 1
     """Threads of torch. One is fastest for networks of this size, and leaves results exact."""
     matmul: Literal["auto", "default", "onednn", "bf16"] = "auto"
@@ -168,6 +173,11 @@ class RunConfig:
         if "online" in self.stages or self.cloning.enabled:
             kinds["transformer"] = self.transformer
         return kinds
+
+    @property
+    def teacher_sees_state(self) -> bool:
+        """Whether nobody who learns in stage 1 looks at images, so that none need be rendered."""
+        return {"accelerator", "critic"} <= set(self.privileged)
 
     @property
     def built_networks(self) -> NetworksConfig:
@@ -260,13 +270,19 @@ class RunConfig:
         return contexts
 
 
-def team_config(config: RunConfig) -> TeamConfig:
-    """The part of a configuration that the run's team is built from."""
+def team_config(config: RunConfig, replay_folder: Path | None = None) -> TeamConfig:
+    """The part of a configuration that the run's team is built from.
+
+    Args:
+        config: the run's.
+        replay_folder: where a replay on the disk may be; None for nowhere.
+    """
     return TeamConfig(
         seed=config.seed,
         num_envs=config.env.num_envs,
         normalize_obs=config.env.normalize_obs,
         algorithm=config.algorithm,
+        has_online="online" in config.stages,
         kinds=config.kinds,
         privileged=config.privileged,
         batch_size=config.batch_size,
@@ -277,6 +293,7 @@ def team_config(config: RunConfig) -> TeamConfig:
         data=config.data,
         online=config.online,
         device=config.device,
+        placement=Placement(config.replay_device, replay_folder),
     )
 
 

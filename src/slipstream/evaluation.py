@@ -73,6 +73,7 @@ def evaluate(
     Returns:
         Returns and lengths in the order of the seeds.
     """
+    env.show_images(any(_sees_images(each, env) for each in (actor, compare)))
     obs = env.reset(seeds)
     device = torch.device("cpu") if actor is None else actor.device
     carry: Carry = {} if actor is None else actor.initial_carry(env.num_envs)
@@ -113,6 +114,11 @@ def evaluate(
         action_error=float(torch.cat(errors).mean()) if errors else None,
         successes_at_end=_all_or_none([episode.success_at_end for episode in episodes]),
     )
+
+
+def _sees_images(actor: Actor | None, env: VecEnv) -> bool:
+    keys = () if actor is None else actor.inputs.keys
+    return any(len(env.spec.obs[key].shape) == 3 for key in keys)
 
 
 def _all_or_none(values: list[bool | None]) -> tuple[bool, ...] | None:

@@ -70,6 +70,7 @@ class Referee:
         team: Team,
         log: Callable[[dict[str, Any]], None],
         burst: tuple[float, float] | None = None,
+        cloned: bool = True,
     ) -> Verdict:
         """Evaluate every actor that matters in this stage, and decide.
 
@@ -79,28 +80,30 @@ class Referee:
             team: the actors.
             log: takes the metrics of each evaluation.
             burst: cloning error at the start and the end of the updates just before this look.
+            cloned: whether the transformer has learnt anything yet.
         """
         if not self.random_returns:
             self.random_returns = self._evaluate("random", team, log).returns
         found = {
             name: self._evaluate(name, team, log, compare=stage == "accelerate")
-            for name in self.evaluated(stage, team)
+            for name in self.evaluated(stage, team, cloned)
         }
-        mean = found[team.product].mean
-        best = self.best_return is None or mean > self.best_return
-        if best:
-            self.best_return = mean
+        product, best = found.get(team.product), False
+        if product is not None:
+            best = self.best_return is None or product.mean > self.best_return
+            self.best_return = product.mean if best else self.best_return
         switch = rollback = None
         if stage == "online":
-            rollback = self._guard(mean)
+            rollback = self._guard(found["transformer"].mean)
         elif "transformer" in found and step:
             switch = self._check(step, found["accelerator"], found["transformer"], burst, log)
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
 
     @staticmethod
-    def evaluated(stage: str, team: Team) -> list[str]:
-        """The actors that matter in a stage."""
-        return [name for name in team.actors if stage == "accelerate" or name == "transformer"]
+    def evaluated(stage: str, team: Team, cloned: bool) -> list[str]:
+        """The actors that matter in a stage; the clone only once it has learnt anything."""
+        names = [name for name in team.actors if stage == "accelerate" or name == "transformer"]
+        return names if cloned else [name for name in names if name != "transformer"]
 
     def hand_over(self) -> None:
         """From now on the clone as it was handed over is the one to beat and to go back to."""

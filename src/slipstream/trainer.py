@@ -24,11 +24,16 @@ from slipstream.networks.linear import Backend, fastest_matmul_backend, set_matm
 from slipstream.policy import describe_policy
 from slipstream.progress import Progress
 from slipstream.referee import EVAL_SEED, Referee
+from slipstream.stages.accelerate import Brought
 from slipstream.stages.interact import Interaction
+from slipstream.stages.memory import images_of
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
 from slipstream.trackers import import_tracker, open_trackers
 from slipstream.videos import check_videos, record_episodes
+
+SECOND_STAGE_SEED = 250_000
+"""Between the seeds of stage 2's first episodes and those of stage 1."""
 
 
 class Trainer:
@@ -70,17 +75,30 @@ class Trainer:
         set_matmul_backend(backend)
 
         self.config, self.run_dir = config, run_dir
-        self.env = self._make_env(config.env.num_envs, config.env.parallel)
-        self.config = config = config.fitted(self.env.spec)
+        self.env = self._collect_env(config.stages[0])
+        self.spec = self.env.spec_rendered
+        self.config = config = config.fitted(self.spec)
         if config.video.enabled:
             check_videos(self._open_filmed)
         if state is None:
-            brought = bring(config, self.env.spec)
+            brought = bring(config, self.spec)
         else:
-            brought = bring_again(state.get("accelerator"), config, self.env.spec)
+            brought = bring_again(state.get("accelerator"), config, self.spec)
+        if brought is not None and self._shows_images_to(brought):
+            self.env.close()
+            self.env = self._make_env(config.env.num_envs, config.env.parallel)
         self.config = config = settled(config, brought)
+        self.progress = Progress(config.total_steps, show_progress)
         self.referee = Referee(config, partial(self._make_env, evaluation=True))
-        self.team = Team(team_config(config), self.env.spec, lambda: self._make_env(1), brought)
+        self.team = Team(
+            team_config(config, run_dir / "replay"),
+            self.spec,
+            lambda: self._make_env(1),
+            brought,
+            self.env.spec,
+        )
+        if state is None:
+            self.progress.message(self.team.say_memory())
         self.step = self.num_updates = 0
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}
@@ -100,11 +118,8 @@ class Trainer:
                     f"({str(error).splitlines()[0]}); resume with the configuration it was saved by"
                 ) from error
         self.logger: RunLogger
-        self.progress = Progress(
-            config.total_steps,
-            show_progress,
-            self.referee.switch_step if self.stage.name == "online" else None,
-        )
+        if self.stage.name == "online":
+            self.progress.switch_step = self.referee.switch_step
         self.started_at = time.perf_counter() - self.seconds["wall"]
         self.cpu_started_at = time.process_time() - self.seconds["cpu"]
 
@@ -156,7 +171,7 @@ class Trainer:
                         self._learn(before)
 
                     # Look: evaluate, hand over, go back if it fell apart.
-                    if self._crossed(config.eval.every, before) or self._switch_is_due(before):
+                    if self._crossed(self._eval_every, before) or self._switch_is_due(before):
                         self._look()
 
                     # Keep.
@@ -179,6 +194,22 @@ class Trainer:
     def stop(self) -> None:
         """Ask the loop to save and return after the present step."""
         self.stopped = True
+
+    @property
+    def _utd_ratio(self) -> float:
+        online = self.config.online.utd_ratio if self.stage.name == "online" else None
+        return self.config.utd_ratio if online is None else online
+
+    @property
+    def _eval_every(self) -> int:
+        online = self.config.online.eval_every if self.stage.name == "online" else None
+        return online or self.config.eval.every
+
+    @property
+    def _cloned(self) -> bool:
+        """Whether the transformer has learnt anything yet; before that it is not evaluated."""
+        imitation = self.stage.imitation
+        return imitation is None or imitation.cloning.num_updates > 0
 
     @property
     def _first_stage(self) -> Stage | None:
@@ -211,7 +242,7 @@ class Trainer:
 
     def _learn(self, before: int) -> None:
         with self._timed("learn"):
-            self.update_debt += self.config.utd_ratio * (self.step - before)
+            self.update_debt += self._utd_ratio * (self.step - before)
             num_updates = int(self.update_debt)
             self.update_debt -= num_updates
             self._keep("train", self.stage.learn(num_updates))
@@ -232,7 +263,9 @@ class Trainer:
                 self._keep("clone", metrics)
                 burst = imitation.burst
         with self._timed("eval"):
-            verdict = self.referee.look(self.step, self.stage.name, self.team, self._log, burst)
+            verdict = self.referee.look(
+                self.step, self.stage.name, self.team, self._log, burst, self._cloned
+            )
         self.progress.update(step=self.step, stage=self.stage.name, **verdict.returns)
         if verdict.best:
             self._remember_best()
@@ -249,15 +282,21 @@ class Trainer:
 
     def _switch(self, reason: str) -> None:
         self._tell("switch", reason)
-        before = self.stage
-        self.stage = self.team.enter("online", before)
-        if before.imitation is not None:
-            before.imitation.close()
-        self.interaction = self._interact()
-        self.interaction.begin(self.stage.collector)
+        with self._timed("switch"):
+            self._enter_online()
+        self.interaction.begin(self.stage.collector, self.config.seed + SECOND_STAGE_SEED)
         self.referee.hand_over()
         self._remember_best()
         self._save()
+
+    def _enter_online(self) -> None:
+        """Hand over, to environments that render where those of stage 1 do not."""
+        self.stage = self.team.enter("online", self.stage)
+        self.team.close()
+        if self.env.spec != self.spec:
+            self.env.close()
+            self.env = self._collect_env("online")
+        self.interaction = self._interact()
 
     def _roll_back(self, reason: str) -> None:
         self._tell("rollback", reason)
@@ -271,7 +310,7 @@ class Trainer:
         if not (video.enabled and when and self.step):
             return
         seeds = range(EVAL_SEED, EVAL_SEED + video.episodes)
-        evaluated = self.referee.evaluated(self.stage.name, self.team)
+        evaluated = self.referee.evaluated(self.stage.name, self.team, self._cloned)
         try:
             for actor in [name for name in evaluated if name in video.actors]:
                 details = {"actor": actor, "step": self.step, "when": when}
@@ -314,15 +353,42 @@ class Trainer:
         if self.team.brought is not None:
             self._tell("accelerator", describe_brought(self.team.brought))
 
-    def _make_env(self, num_envs: int, parallel: bool = False, evaluation: bool = False) -> VecEnv:
+    def _make_env(
+        self,
+        num_envs: int,
+        parallel: bool = False,
+        evaluation: bool = False,
+        on_demand: bool = False,
+    ) -> VecEnv:
         config = self.config
-        privileged = bool(config.privileged)
-        return open_env(config.env_id, config.env, num_envs, parallel, privileged, evaluation)
+        return open_env(
+            config.env_id,
+            config.env,
+            num_envs,
+            parallel,
+            privileged=bool(config.privileged),
+            evaluation=evaluation,
+            on_demand=on_demand,
+        )
 
     def _open_filmed(self, show: Show) -> VecEnv:
         config = self.config
         privileged = bool(config.privileged)
         return open_filmed(config.env_id, config.env, show, config.video.size, privileged)
+
+    def _collect_env(self, stage: str) -> VecEnv:
+        """The environments that a stage collects in; nothing is rendered where nobody looks."""
+        env = self.config.env
+        on_demand = stage == "accelerate" and self.config.teacher_sees_state
+        return self._make_env(env.num_envs, env.parallel, on_demand=on_demand)
+
+    def _shows_images_to(self, brought: Brought) -> bool:
+        """Whether stage 1 must render, although this accelerator is privileged.
+
+        It looks at images nevertheless, or at data that holds images.
+        """
+        keys = images_of(self.spec) & {*brought.actor.inputs.keys}
+        return self.env.spec != self.spec and bool(keys or brought.data_rows)
 
     def _interact(self) -> Interaction:
         team = self.team
@@ -334,7 +400,7 @@ class Trainer:
             self.metrics[f"{prefix}/{name}"] = value
 
     def _log_training(self) -> None:
-        parts = ("act", "learn", "clone", "eval")
+        parts = ("act", "learn", "clone", "eval", "switch")
         seconds = {f"time/{part}_seconds": self.seconds[part] for part in parts}
         wall = time.perf_counter() - self.started_at
         self._log({**self.metrics, **seconds, "time/steps_per_second": self.step / wall})
@@ -363,7 +429,7 @@ class Trainer:
             raise Interrupted(
                 f"stopped at step {self.step}; go on with: slipstream resume {self.run_dir}"
             )
-        if self.step % self.config.eval.every:
+        if self.step % self._eval_every:
             self._look()
         self._log_training()
         self.logger.event(self.step, self.stage.name, "end")
@@ -375,13 +441,12 @@ class Trainer:
         """Release the environments."""
         self.env.close()
         self.referee.close()
-        if self.stage.imitation is not None:
-            self.stage.imitation.close()
+        self.team.close()
 
     def _policy(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         product = self.team.product
         actor = self.team.actors[product]
-        described = describe_policy(self.config, self.env.spec, product, actor.inputs.keys)
+        described = describe_policy(self.config, self.spec, product, actor.inputs.keys)
         return described, dict(actor.state_dict())
 
     def _save(self) -> None:
@@ -416,10 +481,9 @@ class Trainer:
     def _load(self, state: dict[str, Any]) -> int:
         """Take over a saved state; returns where the log goes on."""
         if state["stage"] != self.stage.name:
-            self.stage = self.team.enter(state["stage"], self.stage)
+            self._enter_online()
         self.team.load_state_dict(state["team"])
         self.stage.load_state_dict(state["stage_state"])
-        self.interaction = self._interact()
         self.referee.load_state_dict(state["referee"])
         for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])

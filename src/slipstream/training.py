@@ -7,7 +7,6 @@ from slipstream import checkpoint
 from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.errors import SlipstreamError
-from slipstream.replay.buffer import ReplayBuffer
 from slipstream.rundir import describe_run, new_run_dir
 from slipstream.trainer import Trainer
 
@@ -35,7 +34,7 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
 
 def describe(config: RunConfig) -> list[str]:
     """Build everything that a run would, and say how large it is; nothing is written."""
-    trainer = Trainer(config, Path())
+    trainer = Trainer(config, Path(), show_progress=False)
     team = trainer.team
     lines = [
         f"environment {team.spec.env_id}: observations "
@@ -45,12 +44,7 @@ def describe(config: RunConfig) -> list[str]:
     for name, module in team.modules().items():
         count = sum(parameter.numel() for parameter in module.parameters())
         lines.append(f"{name}: {count:,} parameters")
-    for stage in config.stages:
-        capacity = getattr(config, stage).replay_capacity
-        if stage == "accelerate" and team.brought is not None:
-            capacity += team.brought.data_rows
-        num_bytes = ReplayBuffer.bytes_required(team.spec, capacity, config.env.num_envs)
-        lines.append(f"replay of stage {stage}: {capacity:,} rows, {num_bytes / 2**20:.1f} MiB")
+    lines.extend(team.say_memory().split("; "))
     if team.brought is not None:
         lines.append(f"accelerator {describe_brought(team.brought)}")
     lines.append(f"matrix products: {trainer.matmul}")

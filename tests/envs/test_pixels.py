@@ -135,6 +135,56 @@ def test_stored_states_of_all_observations_make_their_images():
     assert ended == 4
 
 
+def test_an_environment_knows_what_its_stored_states_look_like():
+    config = EnvConfig(obs="rgb+state", max_episode_steps=5)
+    rendered = open_env("Walker2d-v5", config, 2, privileged=True)
+    stored = open_env("Walker2d-v5", config, 2, privileged=True, on_demand=True)
+    assert stored.spec_rendered == rendered.spec == rendered.spec_rendered
+    states = stored.reset(0)["sim_state"]
+    images = open_env("Walker2d-v5", config, 1).render_states(states)
+    assert np.array_equal(images["rgb"], rendered.reset(0)["rgb"])
+
+
+def test_who_looks_at_no_image_need_not_wait_for_one(monkeypatch):
+    env = open_env("Walker2d-v5", EnvConfig(obs="rgb"), 2, privileged=True)
+    first = env.reset(0)
+    env.show_images(False)
+    monkeypatch.setattr(MujocoCameras, "render", lambda self: pytest.fail("rendered"))
+    again = env.reset(0)
+    assert np.array_equal(again["privileged"], first["privileged"])
+    assert first["rgb"].any() and not again["rgb"].any()
+    monkeypatch.undo()
+    env.show_images(True)
+    assert np.array_equal(env.reset(0)["rgb"], first["rgb"])
+    for other in (EnvConfig(), EnvConfig(obs="state", normalize_obs=True)):
+        open_env("Walker2d-v5", other, 1).show_images(False)  # there is nothing to leave out
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_the_blind_see_black_and_cost_nothing(on_demand, monkeypatch):
+    for name in ("render", "render_state"):
+        monkeypatch.setattr(MujocoCameras, name, lambda *_: pytest.fail("rendered"))
+    env = open_env("Walker2d-v5", EnvConfig(obs="rgb+state", blind=True), 1, on_demand=on_demand)
+    seeing = open_env("Walker2d-v5", EnvConfig(obs="rgb+state"), 1, on_demand=on_demand)
+    assert env.spec == seeing.spec
+    obs = env.reset(0)
+    action = np.full((1, 6), 0.5)
+    next_obs = env.step(action).next_obs
+    if on_demand:
+        assert not env.render_states(obs["sim_state"])["rgb"].any()
+    else:
+        assert not obs["rgb"].any() and not next_obs["rgb"].any()
+    assert next_obs["state"].any()
+
+
+def test_the_blind_do_not_see_images_of_an_environments_own():
+    env = open_env(f"{PATH}:ImageEnv", EnvConfig(blind=True), 1)
+    env.reset(0)
+    assert not env.step(np.zeros((1, 1))).obs["rgb"].any()
+    with pytest.raises(SlipstreamError, match="Walker2d-v5 shows its state alone; use --obs rgb"):
+        open_single("Walker2d-v5", EnvConfig(blind=True))
+
+
 def test_images_go_on_exactly_after_a_resume():
     def fresh():
         return open_env("Hopper-v5", EnvConfig(obs="rgb"), 2)
@@ -258,8 +308,10 @@ def test_a_state_that_does_not_fit_is_refused():
     painter = open_single(f"{PATH}:Painter", EnvConfig(obs="rgb"))
     with pytest.raises(SlipstreamError, match="Painter cannot be rendered on demand"):
         sim_state(painter)
-    with pytest.raises(SlipstreamError, match="Painter cannot be rendered on demand"):
-        open_single(f"{PATH}:Painter", EnvConfig(obs="rgb"), on_demand=True)
+    # So it is rendered all the same.
+    assert set(open_env(f"{PATH}:Painter", EnvConfig(obs="rgb"), 1, on_demand=True).spec.obs) == {
+        "rgb"
+    }
 
 
 @pytest.mark.parametrize(

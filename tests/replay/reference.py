@@ -53,7 +53,7 @@ class Reference:
         episode.ended = bool(terminated or truncated)
 
     def keep(self, capacity: int, keep: int | None) -> None:
-        """Forget all but the newest rows, as `ReplayBuffer.resized`."""
+        """Forget all but the newest rows, as a smaller replay would."""
         forgotten = [self.oldest(env) for env in range(self.num_envs)]
         self.rows_per_env = capacity // self.num_envs
         share = self.rows_per_env if keep is None else max(keep // self.num_envs, 1)

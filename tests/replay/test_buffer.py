@@ -99,6 +99,13 @@ def histories(draw):
     return capacity, num_envs, events
 
 
+def taken_along(replay: ReplayBuffer, capacity: int, keep: int | None) -> ReplayBuffer:
+    """A buffer of another capacity that goes on where this one stands."""
+    other = ReplayBuffer(SPEC, capacity, replay.num_envs, replay.device)
+    other.append(replay, other.newest_that_fit(replay, keep))
+    return other
+
+
 def play(recorder: Recorder, events) -> None:
     everyone = np.ones(recorder.num_envs, bool)
     recorder.begin(everyone)
@@ -106,7 +113,7 @@ def play(recorder: Recorder, events) -> None:
         if kind == "begin":
             recorder.begin(np.array(args[0]))
         elif kind == "resize":
-            recorder.replay = recorder.replay.resized(*args)
+            recorder.replay = taken_along(recorder.replay, *args)
             recorder.reference.keep(*args)
         else:
             acted, terminated, truncated = (np.array(flags) for flags in args)
@@ -283,11 +290,11 @@ def test_a_resized_buffer_keeps_the_newest_rows_and_goes_on():
     recorder = one_env(capacity=50)
     for _ in range(30):
         step(recorder)
-    small = recorder.replay.resized(12, keep=6)
+    small = taken_along(recorder.replay, 12, keep=6)
     assert len(small) == 6
     assert small.num_transitions() == 5
     assert small.num_transitions(context_length=3) == 3
-    empty = recorder.replay.resized(12, keep=0)
+    empty = taken_along(recorder.replay, 12, keep=0)
     assert (len(empty), empty.num_transitions()) == (1, 0)
     recorder.replay = empty
     step(recorder)
@@ -352,7 +359,7 @@ def test_impossible_draws_are_refused():
         with pytest.raises(SlipstreamError, match=message):
             recorder.replay.sample(*sizes)  # pyright: ignore[reportArgumentType]
     with pytest.raises(SlipstreamError, match="keep is -1"):
-        recorder.replay.resized(8, keep=-1)
+        taken_along(recorder.replay, 8, keep=-1)
     step(recorder, terminated=True)
     with pytest.raises(SlipstreamError, match=r"\[0\] acted without an episode"):
         step(recorder)

@@ -9,6 +9,7 @@ from slipstream.networks import NetworksConfig
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.transformer import TransformerConfig
+from slipstream.replay import Placement
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.interact import Interaction
@@ -23,6 +24,7 @@ CONFIG = TeamConfig(
     num_envs=1,
     normalize_obs=False,
     algorithm="sac",
+    has_online=True,
     kinds={"accelerator": "mlp", "transformer": "transformer"},
     privileged=(),
     batch_size=16,
@@ -37,6 +39,7 @@ CONFIG = TeamConfig(
     data=DataConfig(),
     online=OnlineConfig(replay_capacity=50),
     device="cpu",
+    placement=Placement(),
 )
 
 

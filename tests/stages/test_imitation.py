@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from slipstream.errors import SlipstreamError
+from slipstream.stages.frames import SingleEnv
 from slipstream.stages.imitation import CloningConfig
 from tests.stages.teams import CONFIG, make_team
 
@@ -29,7 +30,7 @@ def error_of(team):
 def test_relabelling_takes_no_env_step_and_makes_them_alike():
     team, imitation = make_imitation(burst=150, lr=1e-2)
     before = error_of(team)
-    imitation._make_env = lambda: pytest.fail("relabelling needs no environment")
+    imitation.extra_env = SingleEnv(lambda: pytest.fail("relabelling needs no environment"))
     assert imitation.prepare_check()[0] == 0
     assert imitation.step(0, 40)[0] == 0
     assert error_of(team) < 0.1 * before
@@ -107,6 +108,11 @@ def test_half_of_the_updates_see_own_episodes(monkeypatch):
 
         monkeypatch.setattr(buffer, "sample", sample)
     imitation.prepare_check()
+    # An untaught student is cloned first: its own episodes would be nowhere in particular.
+    assert drawn[:10] == ["replay"] * 10
+    assert drawn[10:].count("extra") == drawn[10:].count("replay") == 5
+    drawn.clear()
+    imitation.prepare_check()
     assert drawn.count("extra") == drawn.count("replay") == 5
 
 
@@ -174,8 +180,8 @@ def test_impossible_cloning_is_refused(fields):
 
 
 def test_closing_twice_does_no_harm():
-    _, imitation = make_imitation(source="episodes", episodes=1, episodes_every=10)
-    imitation.close()
+    team, imitation = make_imitation(source="episodes", episodes=1, episodes_every=10)
+    team.close()
     imitation.step(9, 10)
-    imitation.close()
-    imitation.close()
+    team.close()
+    team.close()

@@ -60,6 +60,10 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
     The observation is a dict: the cameras' keys (`rgb`), `state` if it is wanted, `privileged` if
     the wrapped environment shows it. With `on_demand` nothing is rendered: `sim_state` (n,) float64
     stands in for the images.
+
+    Attributes:
+        cameras: render the environment.
+        rendering: False shows black images, which cost nothing, to those who do not look at them.
     """
 
     def __init__(
@@ -75,13 +79,13 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
             env: shows a vector, or a dict of `state` and others.
             cameras: of that environment.
             show_state: keep the vector, as `state`.
-            on_demand: show the simulator's state in place of images.
-
-        Raises:
-            SlipstreamError: the environment's images cannot be rendered on demand.
+            on_demand: show the simulator's state in place of images, where they can be made of
+                it; else they are rendered all the same.
         """
         super().__init__(env)
+        on_demand = on_demand and cameras.state_size > 0
         self.cameras = cameras
+        self.rendering = True
         self._show_state, self._on_demand = show_state, on_demand
         parts = env.observation_space
         shown: dict[str, gym.Space[Any]] = dict(
@@ -90,8 +94,8 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
         if not show_state:
             shown.pop("state", None)
         if on_demand:
-            size = _state_size(cameras, env)
-            shown[SIM_STATE] = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+            size = (cameras.state_size,)
+            shown[SIM_STATE] = gym.spaces.Box(-np.inf, np.inf, size, np.float64)
         else:
             shown.update(cameras.spaces)
         self.observation_space = gym.spaces.Dict(shown)
@@ -114,7 +118,17 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
             parts.pop("state", None)
         if self._on_demand:
             return {**parts, SIM_STATE: self.cameras.sim_state()}
-        return {**parts, **self.cameras.render()}
+        return {**parts, **(self.cameras.render() if self.rendering else black(self.cameras))}
+
+    @property
+    def image_spaces(self) -> dict[str, gym.spaces.Box]:
+        """Observation key -> the space of the images that are shown, or stood in for."""
+        return dict(self.cameras.spaces)
+
+    def render_states(self, states: np.ndarray) -> Images:
+        """Images of stored states (R, n): key -> (R, H, W, C); see `render_state`."""
+        images = [render_state(self, state) for state in states]
+        return {key: np.stack([image[key] for image in images]) for key in self.image_spaces}
 
     def close(self) -> None:
         """Release the cameras and the environment."""
@@ -158,6 +172,41 @@ def render_state(env: gym.Env[Any, Any], state: np.ndarray) -> Images:
             f"{np.shape(state)}: use the states of the same environment"
         )
     return cameras.render_state(state)
+
+
+def black(cameras: Cameras) -> Images:
+    """What is seen with closed eyes."""
+    return {key: np.zeros(space.shape, np.uint8) for key, space in cameras.spaces.items()}
+
+
+class BlindCameras:
+    """Cameras that show nothing, for the control of what can be done without looking."""
+
+    def __init__(self, cameras: Cameras) -> None:
+        """Take the place of cameras, which are never used."""
+        self.spaces, self.state_size = cameras.spaces, cameras.state_size
+        self.sim_state, self.close = cameras.sim_state, cameras.close
+
+    def render(self) -> Images:
+        """Black images."""
+        return black(self)
+
+    def render_state(self, state: np.ndarray) -> Images:
+        """Black images."""
+        return black(self)
+
+
+class BlindObservation(gym.ObservationWrapper[Any, Any, Any]):
+    """Blackens the images that an environment shows of its own."""
+
+    def observation(self, observation: Any) -> Any:
+        """Images (uint8) zeroed, all else as it is."""
+        if not isinstance(observation, Mapping):
+            return np.zeros_like(observation)
+        return {
+            key: np.zeros_like(value) if value.dtype == np.uint8 and value.ndim == 3 else value
+            for key, value in observation.items()
+        }
 
 
 def is_mujoco_env(env: gym.Env[Any, Any]) -> bool:

@@ -40,6 +40,11 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             return type(self.unwrapped).__name__, None
         return spec.id, spec.max_episode_steps
 
+    @property
+    def renders_images(self) -> bool:
+        """Whether images are rendered that could be left out (`PixelObservation`)."""
+        return self.has_wrapper_attr("rendering")
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

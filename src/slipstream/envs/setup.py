@@ -14,6 +14,8 @@ from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniski
 from slipstream.envs.masks import env_name
 from slipstream.envs.observation import ObservationConfig, observe
 from slipstream.envs.pixels import (
+    BlindCameras,
+    BlindObservation,
     Cameras,
     MujocoCameras,
     PixelObservation,
@@ -50,6 +52,9 @@ class EnvConfig:
     """Height and width of images, in pixels."""
     camera: str | None = None
     """Which camera; None takes MuJoCo's `track`, and all of a ManiSkill task's."""
+    blind: bool = False
+    """Blacken every image, for everybody: the control that tells what can be done without looking.
+    Nothing is rendered then."""
     observe: ObservationConfig = field(default_factory=ObservationConfig)
     """What the policy sees of the state."""
     prev_action: bool = False
@@ -96,7 +101,7 @@ def open_env(
         privileged: show the whole, undisturbed state beside what the policy sees, as "privileged".
         evaluation: follow the benchmark's protocol for evaluation, where it has one (ManiSkill).
         on_demand: render no image, show the simulator's state as "sim_state" instead, of which
-            `pixels.render_state` makes the same image.
+            `pixels.render_state` makes the same image; where it cannot, render all the same.
 
     Raises:
         SlipstreamError: as `make_env`; a mask that does not fit the environment; images that it
@@ -163,8 +168,10 @@ def open_single(
     env, visible = _build(env_id, config, kwargs, evaluation, view_size)
     textures = config.parts - {"state"}
     if not textures or shows_images(env):
-        return observe(env, config.observe, privileged)
+        return observe(_blinded(env) if config.blind else env, config.observe, privileged)
     cameras = _cameras(env, config, sorted(textures, reverse=True))
+    if config.blind:
+        cameras = BlindCameras(cameras)
     env = observe(env, config.observe, privileged, visible if "state" in config.parts else None)
     return PixelObservation(env, cameras, "state" in config.parts, on_demand)
 
@@ -192,6 +199,15 @@ def _takes_render_mode(env_id: str) -> bool:
     if function is None:
         return True
     return callable(function) and "render_mode" in inspect.signature(function).parameters
+
+
+def _blinded(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    if not shows_images(env):
+        raise SlipstreamError(
+            f"env.blind is for images, but {env_name(env)} shows its state alone; use --obs rgb, "
+            "or leave it out"
+        )
+    return BlindObservation(env)
 
 
 def _cameras(env: gym.Env[Any, Any], config: EnvConfig, textures: list[str]) -> Cameras:

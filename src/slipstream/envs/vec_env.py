@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -13,7 +15,7 @@ from slipstream.envs.registry import EnvFactory, env_factories, record
 from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy, to_obs
 from slipstream.envs.step_result import Episode, StepResult
 from slipstream.errors import SlipstreamError
-from slipstream.spec import ArraySpec, EnvSpec
+from slipstream.spec import SIM_STATE, ArraySpec, EnvSpec
 
 __all__ = ["EnvFactory", "Episode", "StepResult", "VecEnv", "make_env"]
 
@@ -27,6 +29,8 @@ class VecEnv:
 
     Attributes:
         spec: names, shapes and bounds of a single environment.
+        spec_rendered: the same, with images in place of the simulator's state that stands in for
+            them.
         num_envs: N.
         current_obs: key -> (N, *), what to act on next; set by `reset`, `step`, `load_state_dict`.
         restarted: (N,) bool, the environments whose episode the last `load_state_dict` could not
@@ -34,6 +38,7 @@ class VecEnv:
     """
 
     spec: EnvSpec
+    spec_rendered: EnvSpec
     num_envs: int
     current_obs: dict[str, np.ndarray]
     restarted: np.ndarray
@@ -73,6 +78,7 @@ class VecEnv:
         added = {key: ArraySpec(value.shape[1:]) for key, value in self._previous.items()}
         obs_spec = {**self._shown, **added}
         self.spec = EnvSpec(name, obs_spec, tuple(low), tuple(high), max_episode_steps)
+        self.spec_rendered = self._rendered_spec()
         self._autoreset_mode = autoreset_mode(vector_env, name)
         self.current_obs = {}
         self.restarted = np.zeros(self.num_envs, bool)
@@ -224,6 +230,29 @@ class VecEnv:
         self._add_previous(self.current_obs, ~exact)
         self.restarted = ~exact
         return bool(exact.all())
+
+    def show_images(self, shown: bool) -> None:
+        """Render images, or show black ones to who does not look at them.
+
+        For environments that render images themselves; others always show what they have.
+        """
+        if self._recorded and self._vector_env.call("renders_images")[0]:  # pyright: ignore[reportAttributeAccessIssue]
+            self._vector_env.set_attr("rendering", shown)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def render_states(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        """Images of stored simulator states (R, n): key -> (R, H, W, C); for one environment.
+
+        Reset before the next step: a simulator may have been moved.
+        """
+        return self._vector_env.call("render_states", states)[0]  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _rendered_spec(self) -> EnvSpec:
+        if SIM_STATE not in self.spec.obs:
+            return self.spec
+        spaces = self._vector_env.call("image_spaces")[0]  # pyright: ignore[reportAttributeAccessIssue]
+        images = observation_spec(gym.spaces.Dict(spaces), self.spec.env_id)
+        obs = {key: value for key, value in self.spec.obs.items() if key != SIM_STATE}
+        return replace(self.spec, obs=images | obs)
 
     def close(self) -> None:
         """Release the environments and their processes. May be called twice."""

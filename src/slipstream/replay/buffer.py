@@ -1,6 +1,7 @@
 """The replay: one row per observation, windows of any length gathered by index arithmetic."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
+from slipstream.replay.placement import Placement, Where
 from slipstream.replay.sampling import Index, first_whole, loss_mask, window_rows
 from slipstream.replay.storage import (
     Array,
@@ -20,6 +22,9 @@ from slipstream.replay.storage import (
     to_tensor,
 )
 from slipstream.spec import EnvSpec
+
+Derive = Callable[["ReplayBuffer", Tensor], Mapping[str, Tensor]]
+APPENDED_AT_ONCE = 256
 
 
 class ReplayBuffer:
@@ -37,8 +42,9 @@ class ReplayBuffer:
         spec: shapes and dtypes of observations and actions.
         capacity: rows, summed over environments (each holds `capacity // num_envs`).
         num_envs: environments that are stored side by side.
-        device: where rows lie and batches are made. Away from the CPU, 8 bytes of bookkeeping per
-            row are also held in the host's memory.
+        device: where batches are made.
+        placement: where rows lie. On a device that is not the CPU, 8 bytes of bookkeeping per row
+            are also held in the host's memory.
 
     Raises:
         SlipstreamError: a size that cannot hold one transition per environment, or more bytes
@@ -51,14 +57,16 @@ class ReplayBuffer:
         capacity: int,
         num_envs: int = 1,
         device: torch.device | str = "cpu",
+        placement: Placement | None = None,
     ) -> None:
         self.spec = spec
         self.capacity = capacity
         self.num_envs = num_envs
         self.device = torch.device(device)
+        placement = placement or Placement()
         self.num_bytes = self.bytes_required(spec, capacity, num_envs)
         self.rows_per_env = capacity // num_envs
-        self._rows = RowStorage(spec, self.rows_per_env * num_envs, self.device)
+        self._rows = RowStorage(spec, self.rows_per_env * num_envs, self.device, placement)
         self._base = np.arange(num_envs) * self.rows_per_env
         self._head = np.full(num_envs, -1)  # rows ever written, less one; the slot is modulo L
         self._count = np.zeros(num_envs, np.int64)  # transitions ever stored
@@ -70,7 +78,7 @@ class ReplayBuffer:
 
     @staticmethod
     def bytes_required(spec: EnvSpec, capacity: int, num_envs: int = 1) -> int:
-        """Bytes that a buffer allocates on its device.
+        """Bytes that a buffer takes where its rows lie.
 
         Raises:
             SlipstreamError: a size that cannot hold one transition per environment.
@@ -88,7 +96,7 @@ class ReplayBuffer:
 
     def __len__(self) -> int:
         """Rows stored."""
-        return int(np.minimum(self._head + 1, self.rows_per_env).sum())
+        return int(self.num_stored.sum())
 
     @property
     def is_empty(self) -> bool:
@@ -182,7 +190,8 @@ class ReplayBuffer:
             context_length: steps in a window, T.
             loss_steps: how many trailing steps count in the loss; those before them only warm up
                 a memory.
-            generator: source of randomness on the buffer's device; None for torch's global one.
+            generator: source of randomness where the rows lie (the CPU for a file); None for
+                torch's global one.
             keys: observations to gather; None for all.
 
         Returns:
@@ -210,75 +219,105 @@ class ReplayBuffer:
         windows = window_rows(last, reach, step, self.rows_per_env)
         steps = windows[:, :-1]
         valid = reach <= step[:, None]
-        valid = to_tensor(valid) if self._rows.on_host else valid
+        valid = to_tensor(valid).to(self.device) if self._rows.on_host else valid
+        gather = partial(self._rows.gather, device=self.device)
         return Batch(
             window={
-                key: self._rows.gather(f"obs.{key}", windows)
+                key: gather(f"obs.{key}", windows)
                 for key in (self.spec.obs if keys is None else keys)
             },
-            action=self._rows.gather("action", steps),
-            reward=self._rows.gather("reward", steps),
-            terminated=self._rows.gather("terminated", steps),
+            action=gather("action", steps),
+            reward=gather("reward", steps),
+            terminated=gather("terminated", steps),
             valid=valid,
             mask=loss_mask(valid, loss_steps),
             loss_steps=loss_steps,
         )
 
-    def resized(self, capacity: int, keep: int | None = None) -> "ReplayBuffer":
-        """A new buffer with another capacity that goes on where this one stands.
+    def append(
+        self,
+        source: "ReplayBuffer",
+        newest: NDArray[np.int64],
+        skip: NDArray[np.int64] | None = None,
+        derive: Derive | None = None,
+    ) -> None:
+        """Write the newest rows of another buffer behind those that are here.
+
+        Where this buffer's newest row waits for its action, the first of them takes its place: the
+        same row, completed meanwhile.
 
         Args:
-            capacity: rows of the new buffer, summed over environments.
-            keep: newest rows to take along, spread evenly over environments; None for as many as
-                fit. Each environment's newest row always comes along, so that its episode goes on.
+            source: of as many environments.
+            newest: (E,) how many of its newest rows, counted back from its head.
+            skip: (E,) how many of those to leave out at the newest end; None for none.
+            derive: makes the observations that the source does not hold, from a buffer and flat
+                rows (R,) of it: key -> (R, *). Called with a few hundred rows at a time.
+        """
+        left_out = np.zeros_like(newest) if skip is None else skip
+        made = [key for key in self.spec.obs if key not in source.spec.obs]
+        for env in np.flatnonzero(newest > left_out).tolist():
+            stop = int(source.num_written[env] - left_out[env])
+            first = int(source.num_written[env] - newest[env])
+            own_first = int(self._head[env]) + (not self._pending[env])
+            for start in range(first, stop, APPENDED_AT_ONCE):
+                numbers = np.arange(start, min(start + APPENDED_AT_ONCE, stop))
+                rows = source._flat(env, numbers)
+                values = dict(derive(source, rows)) if made and derive is not None else {}
+                own = self._flat(env, numbers - first + own_first)
+                for name, column in self._columns().items():
+                    key = name.removeprefix("obs.")
+                    value = values[key] if key in made else source._rows.tensors[name][rows]
+                    column[own] = value.to(column.device)
+            self._head[env] = own_first + stop - first - 1
+            self._pending[env] = source._pending[env] and not left_out[env]
+        self._index_transitions()
+
+    def newest_that_fit(self, source: "ReplayBuffer", keep: int | None = None) -> NDArray[np.int64]:
+        """(E,) how many of another buffer's newest rows to take along into this empty one.
+
+        Args:
+            source: of as many environments.
+            keep: rows wanted, spread evenly over environments; None for as many as fit. The newest
+                row of each always comes along, so that its episode goes on.
 
         Raises:
-            SlipstreamError: as the constructor, or a negative `keep`.
+            SlipstreamError: a negative `keep`.
         """
         if keep is not None:
             _check_at_least(0, keep=keep)
-        other = ReplayBuffer(self.spec, capacity, self.num_envs, self.device)
-        share = other.rows_per_env if keep is None else keep // self.num_envs
-        share = min(max(share, 1), other.rows_per_env)
-        for env in range(self.num_envs):
-            stored = min(int(self._head[env]) + 1, self.rows_per_env)
-            kept = min(stored, share)
-            newest = np.arange(stored - kept, stored) + (int(self._head[env]) + 1 - stored)
-            source = self._rows.to_device(self._base[env] + newest % self.rows_per_env)
-            start = int(other._base[env])
-            for name, rows in self._columns().items():
-                other._rows.tensors[name][start : start + kept] = rows[source]
-            other._head[env] = kept - 1
-        other._pending[:] = self._pending
-        other._index_transitions()
-        return other
+        share = self.rows_per_env if keep is None else keep // self.num_envs
+        return np.minimum(source.num_stored, min(max(share, 1), self.rows_per_env))
 
-    def rows(self, key: str) -> Tensor:
-        """All rows of an observation, (R, *), as they lie; those never written are zeros."""
-        return self._rows.tensors[f"obs.{key}"]
+    @property
+    def where(self) -> Where:
+        """Where the rows lie."""
+        return self._rows.where
 
-    def with_columns(self, spec: EnvSpec, columns: Mapping[str, Tensor]) -> "ReplayBuffer":
-        """A buffer of the same rows that holds other observations.
+    @property
+    def num_written(self) -> NDArray[np.int64]:
+        """(E,) rows ever written of each environment, those that were overwritten included."""
+        return self._head + 1
 
-        Args:
-            spec: its observations; those that this buffer holds too are taken along.
-            columns: the new ones, key -> (R, *), row for row.
-        """
-        other = ReplayBuffer(spec, self.capacity, self.num_envs, self.device)
-        for name, rows in other._columns().items():
-            key = name.removeprefix("obs.")
-            rows.copy_(columns[key] if key in columns else self._rows.tensors[name])
-        other._head[:] = self._head
-        other._pending[:] = self._pending
-        other._index_transitions()
-        return other
+    @property
+    def num_stored(self) -> NDArray[np.int64]:
+        """(E,) rows of each environment that are here."""
+        return np.minimum(self.num_written, self.rows_per_env)
+
+    @property
+    def pending(self) -> NDArray[np.bool_]:
+        """(E,) whether an environment's newest row waits for its action."""
+        return self._pending.copy()
+
+    def observations(self, key: str, rows: Tensor) -> Tensor:
+        """An observation at flat rows (R,) -> (R, *), where the rows lie."""
+        return self._rows.tensors[f"obs.{key}"][rows]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that sampling and storing depend on.
 
         Rows are views of the buffer's memory where possible: save them before the next `add`.
         """
-        used = int(np.minimum(self._head + 1, self.rows_per_env).max())
+        used = int(self.num_stored.max())
         return {
             "capacity": self.capacity,
             "num_envs": self.num_envs,
@@ -303,7 +342,7 @@ class ReplayBuffer:
         for name, rows in self._columns().items():
             check_column(name, stored, rows)
         for name, rows in self._columns().items():
-            self._by_env(rows)[:, : stored[name].shape[1]] = stored[name].to(self.device)
+            self._by_env(rows)[:, : stored[name].shape[1]] = stored[name].to(rows.device)
         self._head[:] = state["head"].numpy()
         self._pending[:] = state["pending"].numpy()
         self._index_transitions()
@@ -337,7 +376,7 @@ class ReplayBuffer:
                 f"no transition with a whole window of context_length {context_length} among "
                 f"{len(self)} stored rows: collect more steps before learning"
             )
-        drawn = torch.randint(total, (batch_size,), generator=generator, device=self.device)
+        drawn = torch.randint(total, (batch_size,), generator=generator, device=self._rows.device)
         draw: Index = drawn.numpy() if self._rows.on_host else drawn
         if self.num_envs == 1:
             return self._rows.take("table", (draw + offset) % self.rows_per_env)
@@ -383,6 +422,10 @@ class ReplayBuffer:
         self._head[envs] += 1
         oldest = self._rows.table[self._base + self._first % self.rows_per_env]
         self._first += (oldest == self._head_rows()) & (self._first < self._count)
+
+    def _flat(self, env: int, numbers: NDArray[np.int64]) -> Tensor:
+        """(R,) flat rows of an environment's rows by number, the first ever written being 0."""
+        return self._rows.to_device(self._base[env] + numbers % self.rows_per_env)
 
     def _by_env(self, rows: Tensor) -> Tensor:
         return rows.view(self.num_envs, self.rows_per_env, *rows.shape[1:])

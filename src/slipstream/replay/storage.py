@@ -1,15 +1,19 @@
 """Where rows lie: one tensor per column, written and gathered by flat row index."""
 
+import math
+import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from slipstream.errors import SlipstreamError
+from slipstream.replay.placement import Placement, Where
 from slipstream.replay.sampling import Index
 from slipstream.spec import ArraySpec, EnvSpec
 
@@ -31,40 +35,42 @@ def columns(spec: EnvSpec) -> dict[str, ArraySpec]:
 
 
 class RowStorage:
-    """Rows of an environment's columns on one device.
+    """Rows of an environment's columns in one place.
 
     Attributes:
+        where: "device", "host" or "disk".
         tensors: column -> (R, *).
+        device: theirs, which is the CPU for a file too.
         step: (R,) the column "step" in the host's memory.
         table: (R,) the column "table" in the host's memory.
-        on_host: whether indices are numpy arrays (the buffer is on the CPU) or tensors.
+        on_host: whether indices are numpy arrays (rows are in the host's memory or in a file) or
+            tensors.
 
     Raises:
         SlipstreamError: more bytes than are free (said before anything is allocated).
     """
 
-    def __init__(self, spec: EnvSpec, num_rows: int, device: torch.device) -> None:
-        self.device = device
-        required, available = num_rows * row_bytes(spec), available_bytes(device)
-        if required > available:
-            raise SlipstreamError(
-                f"a replay of {num_rows} rows needs {required / 2**30:.2f} GiB but "
-                f"{available / 2**30:.2f} GiB are free on {device}: "
-                f"use a replay_capacity of at most {int(0.9 * available / row_bytes(spec))}"
-            )
+    def __init__(
+        self, spec: EnvSpec, num_rows: int, device: torch.device, placement: Placement
+    ) -> None:
+        self.where: Where = placement.choose(num_rows, row_bytes(spec), device)
+        self.device = device if self.where == "device" else torch.device("cpu")
+        self.on_host = self.device.type == "cpu"
         self.tensors = {
-            name: torch.zeros(
-                (num_rows, *column.shape), dtype=getattr(torch, column.dtype), device=device
-            )
+            name: self._zeros((num_rows, *column.shape), column.dtype, placement.folder)
             for name, column in columns(spec).items()
         }
-        self.on_host = device.type == "cpu"
         # Through numpy views of the CPU's memory an access costs a fraction of a torch one.
         self._views: dict[str, NDArray[Any]] = (
             {name: rows.numpy() for name, rows in self.tensors.items()} if self.on_host else {}
         )
         self.step = self._views["step"] if self.on_host else np.zeros(num_rows, np.int32)
         self.table = self._views["table"] if self.on_host else np.zeros(num_rows, np.int32)
+
+    def _zeros(self, shape: tuple[int, ...], dtype: str, folder: Path | None) -> Tensor:
+        if self.where == "disk" and folder is not None:
+            return _file(shape, dtype, folder)
+        return torch.zeros(shape, dtype=getattr(torch, dtype), device=self.device)
 
     def write(self, name: str, rows: NDArray[np.int64], value: Array, envs: Any) -> None:
         """Write the chosen environments' part of a value (E, *) into their rows."""
@@ -96,12 +102,19 @@ class RowStorage:
         """Entries of a column of indices: (B,) -> (B,)."""
         return self._views[name].take(index) if self.on_host else self.tensors[name][index]
 
-    def gather(self, name: str, index: Index) -> Tensor:
-        """Rows of a column: index (B, T) -> (B, T, *)."""
-        if self.on_host:
-            return to_tensor(self._views[name].take(index, axis=0))
+    def gather(self, name: str, index: Index, device: torch.device) -> Tensor:
+        """Rows of a column on a device: index (B, T) -> (B, T, *)."""
         rows = self.tensors[name]
-        return rows.index_select(0, index.reshape(-1)).view(*index.shape, *rows.shape[1:])
+        if not self.on_host:
+            return rows.index_select(0, index.reshape(-1)).view(*index.shape, *rows.shape[1:])
+        if device.type == "cpu":
+            return to_tensor(self._views[name].take(index, axis=0))
+        # Through pinned memory, from which the device copies while the host goes on; torch hands it
+        # out again only when the copy is done. Pinning all rows would take it from everybody else.
+        shape = (*index.shape, *rows.shape[1:])
+        pinned = torch.empty(shape, dtype=rows.dtype, pin_memory=True)
+        self._views[name].take(index, axis=0, out=pinned.numpy())
+        return pinned.to(device, non_blocking=True)
 
     def index(self, array: NDArray[Any]) -> Index:
         """An array of indices, where this storage's index arithmetic is done."""
@@ -117,11 +130,21 @@ def row_bytes(spec: EnvSpec) -> int:
     return sum(column.num_bytes for column in columns(spec).values())
 
 
-def available_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+def _file(shape: tuple[int, ...], dtype: str, folder: Path) -> Tensor:
+    """Zeros in a file without a name: however the process ends, nothing is left behind."""
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Taken from the disk now: a page for which there is no room later kills the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return to_tensor(np.memmap(file, dtype, mode="w+", shape=shape))
+    except OSError as error:
+        raise SlipstreamError(
+            f"a replay cannot have {num_bytes / 2**30:.2f} GiB in {folder} ({error}); use another "
+            "run folder, or a smaller replay_capacity"
+        ) from error
 
 
 def check_column(name: str, found: Mapping[str, Tensor], rows: Tensor) -> None:

@@ -1,17 +1,16 @@
 """A frozen encoder: the replay holds embeddings of images in their place."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slipstream.networks import Actor
 from slipstream.networks.inputs import embedding_key
 from slipstream.replay.buffer import ReplayBuffer
-from slipstream.spec import ArraySpec, EnvSpec
-
-ENCODED_AT_ONCE = 256
+from slipstream.spec import SIM_STATE
+from slipstream.stages.frames import Frames
 
 
 class Embedder:
@@ -21,23 +20,14 @@ class Embedder:
 
     Args:
         actor: the policy whose encoders are used.
+        frames: render what a replay holds as simulator states; None where it holds images.
     """
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, frames: Frames | None = None) -> None:
         self.actor = actor
+        self.frames = frames
         self.keys = tuple(actor.inputs.encoders)
         actor.inputs.encoders.requires_grad_(False)
-
-    def spec(self, spec: EnvSpec) -> EnvSpec:
-        """The observations with embeddings in place of the images."""
-        obs: dict[str, ArraySpec] = {}
-        sizes = dict(zip(self.actor.inputs.keys, self.actor.inputs.sizes, strict=True))
-        for key, value in spec.obs.items():
-            if key in self.keys:
-                obs[embedding_key(key)] = ArraySpec((sizes[key],))
-            else:
-                obs[key] = value
-        return replace(spec, obs=obs)
 
     @torch.no_grad()
     def obs(self, obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -53,15 +43,14 @@ class Embedder:
         return found
 
     @torch.no_grad()
-    def replay(self, replay: ReplayBuffer, capacity: int, keep: int | None) -> ReplayBuffer:
-        """A replay that goes on where this one stands, with embeddings in place of the images."""
-        kept = replay.resized(capacity, keep)
-        columns: dict[str, torch.Tensor] = {}
-        for key in self.keys:
-            rows, encode = kept.rows(key), self.actor.inputs.encoders[key]
-            parts = [
-                encode(rows[start : start + ENCODED_AT_ONCE].to(self.actor.device))
-                for start in range(0, len(rows), ENCODED_AT_ONCE)
-            ]
-            columns[embedding_key(key)] = torch.cat(parts)
-        return kept.with_columns(self.spec(replay.spec), columns)
+    def derive(self, replay: ReplayBuffer, rows: Tensor) -> dict[str, Tensor]:
+        """Embeddings of flat rows (R,) of a replay: key -> (R, embed_size)."""
+        images: Mapping[str, Tensor]
+        if self.frames is not None and SIM_STATE in replay.spec.obs:
+            images = self.frames.render(replay, rows)
+        else:
+            images = {key: replay.observations(key, rows) for key in self.keys}
+        return {
+            embedding_key(key): self.actor.inputs.encoders[key](images[key].to(self.actor.device))
+            for key in self.keys
+        }

@@ -1,6 +1,5 @@
 """Where cloning gets its windows and labels from (stage 1)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,11 +8,11 @@ from torch import Tensor
 
 from slipstream.algorithms.cloning import Cloning
 from slipstream.batch import Batch
-from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, Critic, common_context, common_loss_steps
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
+from slipstream.stages.frames import Frames, SingleEnv
 from slipstream.stages.interact import rollout
 from slipstream.stages.shift import shifted
 
@@ -41,7 +40,10 @@ class CloningConfig:
     """Updates in a row before each check of the switch rule."""
     own_episodes: int = 0
     """Episodes of the transformer itself, labelled by the accelerator (DAgger), run before each
-    burst; their steps are counted."""
+    burst, and before the first of all only after another burst; their steps are counted."""
+    frames: int = 10_000
+    """Where images are rendered on demand: rows, the newest, that are rendered to be cloned from;
+    also rows that are kept of own episodes."""
     episodes: int = 10
     """With source=episodes: how many are run each time."""
     episodes_every: int = 3000
@@ -65,6 +67,8 @@ class CloningConfig:
                 raise SlipstreamError(
                     f"cloning.{name} is {getattr(self, name)}; it must be at least 1"
                 )
+        if self.frames < 2:
+            raise SlipstreamError(f"cloning.frames is {self.frames}; it must be at least 2")
         for name in ("lr", "ascent"):
             if not getattr(self, name) >= 0:
                 raise SlipstreamError(
@@ -81,8 +85,9 @@ class Imitation:
         teacher: the accelerator.
         critic: the accelerator's.
         replay: the run's replay.
-        make_env: makes a single environment for extra episodes.
-        extra_capacity: rows kept of extra episodes.
+        extra_env: for extra episodes.
+        extra: empty, takes the rows of extra episodes.
+        frames: rows of the replay with their images, where it holds simulator states; else None.
         segment: consecutive steps drawn together where the student encodes images.
         seed: of the extra episodes.
     """
@@ -94,8 +99,9 @@ class Imitation:
         teacher: Actor,
         critic: Critic,
         replay: ReplayBuffer,
-        make_env: Callable[[], VecEnv],
-        extra_capacity: int,
+        extra_env: SingleEnv,
+        extra: ReplayBuffer,
+        frames: Frames | None,
         segment: int,
         seed: int,
     ) -> None:
@@ -110,12 +116,7 @@ class Imitation:
             common_context((student,), self.loss_steps),
             teacher.context_length + self.loss_steps - 1,
         )
-        self._make_env = make_env
-        self._env: VecEnv | None = None
-        needs_extra = config.source == "episodes" or config.own_episodes > 0
-        self.extra = ReplayBuffer(
-            replay.spec, extra_capacity if needs_extra else 2, device=replay.device
-        )
+        self.extra, self.extra_env, self.frames = extra, extra_env, frames
         self.keys = {*student.inputs.keys, *teacher.inputs.keys}
         if config.ascent:
             self.keys |= {*critic.inputs.keys}
@@ -157,18 +158,16 @@ class Imitation:
             Env steps that were spent on own episodes, and the last update's metrics. `burst` is
             then the mean action error over the first and over the last tenth of the updates.
         """
-        num_steps, metrics = 0, {}
+        num_steps = 0
         if self._must_copy:
             encoders = self.teacher.inputs.encoders.state_dict()
             self.student.inputs.encoders.load_state_dict(encoders)
             self._must_copy = False
         if self.config.own_episodes:
+            if not self.cloning.num_updates:
+                self._burst()  # what an untaught student does leads where nobody needs a label
             num_steps = self._collect(self.student, self.config.own_episodes)
-        errors: list[Tensor] = []
-        for _ in range(self.config.burst):
-            metrics = self.update()
-            if metrics:
-                errors.append(metrics["action_error"])
+        metrics, errors = self._burst()
         tenth = max(1, len(errors) // 10)
         self.burst = None
         if errors:
@@ -177,12 +176,23 @@ class Imitation:
             metrics = {**metrics, "burst_start_error": start, "burst_end_error": end}
         return num_steps, metrics
 
+    def _burst(self) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Many updates in a row: the last one's metrics, the action error of each."""
+        metrics: dict[str, Tensor] = {}
+        errors: list[Tensor] = []
+        for _ in range(self.config.burst):
+            metrics = self.update()
+            if metrics:
+                errors.append(metrics["action_error"])
+        return metrics, errors
+
     def update(self) -> dict[str, Tensor]:
         """One cloning update; the metrics are empty while there is nothing to clone from."""
         source = self.config.source
-        replay = self.replay
         if source == "episodes" or (self.config.own_episodes and self._pick_extra()):
             replay = self.extra
+        else:
+            replay = self.replay if self.frames is None else self.frames.follow(self.replay)
         if replay.num_transitions(self.context_length) == 0:
             return {}
         windows = num_windows(self.config.batch_size, self.loss_steps)
@@ -203,17 +213,16 @@ class Imitation:
         )
 
     def _collect(self, actor: Actor, num_episodes: int) -> int:
-        if self._env is None:
-            self._env = self._make_env()
         self._num_collections += 1
         seed = self._seed + 1000 * self._num_collections
-        return rollout(self._env, actor, self.extra, num_episodes, seed)[0]
+        return rollout(self.extra_env.open(), actor, self.extra, num_episodes, seed)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a kill, beside the student itself."""
         return {
             "cloning": self.cloning.state_dict(),
             "extra": self.extra.state_dict(),
+            "frames": None if self.frames is None else self.frames.state_dict(),
             "num_collections": self._num_collections,
             "must_copy": self._must_copy,
         }
@@ -222,13 +231,10 @@ class Imitation:
         """The inverse of `state_dict`."""
         self.cloning.load_state_dict(state["cloning"])
         self.extra.load_state_dict(state["extra"])
+        if self.frames is not None:
+            self.frames.load_state_dict(state["frames"])
         self._num_collections = state["num_collections"]
         self._must_copy = state["must_copy"]
-
-    def close(self) -> None:
-        """Release the environment of the extra episodes."""
-        if self._env is not None:
-            self._env.close()
 
 
 def _alike(one: Actor, other: Actor) -> bool:

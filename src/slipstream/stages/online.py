@@ -12,6 +12,10 @@ class OnlineConfig:
 
     replay_capacity: int = 20_000
     """Rows of replay in stage 2."""
+    utd_ratio: float | None = None
+    """Updates for each env step; None for as many as in stage 1."""
+    eval_every: int | None = None
+    """Env steps between two evaluations; None for eval.every."""
     carry_rows: int | None = None
     """Newest rows of stage 1's replay to take along; None for as many as fit, 0 for none."""
     carry_critic: bool = True
@@ -38,6 +42,10 @@ class OnlineConfig:
             raise SlipstreamError(
                 f"online.carry_rows is {self.carry_rows}; it must not be negative"
             )
+        if self.eval_every is not None and self.eval_every < 1:
+            raise SlipstreamError(f"online.eval_every is {self.eval_every}; it must be at least 1")
+        if self.utd_ratio is not None and not self.utd_ratio >= 0:
+            raise SlipstreamError(f"online.utd_ratio is {self.utd_ratio}; it must not be negative")
         if not 0 <= self.guard_fraction < 1:
             raise SlipstreamError(
                 f"online.guard_fraction is {self.guard_fraction}; it must be in [0, 1)"

@@ -1,7 +1,7 @@
 """What belongs to a run rather than to a stage: named actors, critics, replay, normalizers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,11 +19,13 @@ from slipstream.networks import (
     common_loss_steps,
 )
 from slipstream.networks.inputs import embedding_key
-from slipstream.replay.buffer import ReplayBuffer
+from slipstream.replay import Placement, ReplayBuffer
 from slipstream.replay.episodes import Episodes, fill
-from slipstream.spec import PRIVILEGED, EnvSpec
+from slipstream.replay.placement import describe
+from slipstream.spec import PRIVILEGED, SIM_STATE, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig, Brought
 from slipstream.stages.embedding import Embedder
+from slipstream.stages.frames import Frames, SingleEnv
 from slipstream.stages.imitation import CloningConfig, Imitation
 from slipstream.stages.learners import (
     AlgorithmsConfig,
@@ -31,6 +33,7 @@ from slipstream.stages.learners import (
     build_learner,
     frozen_copy,
 )
+from slipstream.stages.memory import Holding, Name, embedded, images_of, place, say
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.rehearsal import DataConfig, Rehearsal
 from slipstream.stages.shared_encoder import SharedEncoder, share_encoder
@@ -45,6 +48,7 @@ class TeamConfig:
     num_envs: int
     normalize_obs: bool
     algorithm: str
+    has_online: bool
     kinds: dict[str, str]
     privileged: tuple[str, ...]
     batch_size: int
@@ -55,10 +59,19 @@ class TeamConfig:
     data: DataConfig
     online: OnlineConfig
     device: str
+    placement: Placement
 
 
 class Team:
     """Named actors, the critics with their targets, and the replay.
+
+    Args:
+        config: sizes, roles and devices.
+        spec: of the environment as the actors see it.
+        make_env: makes a single environment that shows it so.
+        brought: an accelerator that existed before the run.
+        stored: what the environments of stage 1 show, and its replay holds: simulator states where
+            images are rendered on demand; None where it is the same.
 
     Attributes:
         actors: "accelerator" and "transformer", those that the run has.
@@ -75,11 +88,15 @@ class Team:
         spec: EnvSpec,
         make_env: Callable[[], VecEnv],
         brought: Brought | None = None,
+        stored: EnvSpec | None = None,
     ) -> None:
         self.config = config
         self.spec = spec
-        self._make_env = make_env
+        self.stored = stored or spec
+        self._extra_env = SingleEnv(make_env)
         self.brought = brought
+        self.holdings = self._plan()
+        self.places = place(self.holdings, config.placement, torch.device(config.device))
         self.normalizers: dict[str, Normalizer] = {}
         if config.normalize_obs:
             self.normalizers = {
@@ -132,11 +149,9 @@ class Team:
 
     def enter(self, name: str, before: Stage | None = None) -> Stage:
         """Build a stage; `before` is the one that hands over, None at the run's start."""
-        config = self.config
         if name == "accelerate":
             brought = self.brought
-            data_rows = 0 if brought is None else brought.data_rows
-            self.replay = self._new_replay(config.accelerate.replay_capacity + data_rows)
+            self.replay = self._new_replay("accelerate")
             if brought is not None and brought.episodes is not None:
                 self._take_in(brought.episodes)
             collector = self.actors["accelerator"]
@@ -144,7 +159,7 @@ class Team:
         else:
             collector, alpha = self.actors["transformer"], None
             if before is None:
-                self.replay = self._new_replay(config.online.replay_capacity)
+                self.replay = self._new_replay("online")
             else:
                 alpha = self._take_over(before)
         return self._stage(name, collector, alpha)
@@ -156,17 +171,7 @@ class Team:
         )
         imitation = None
         if name == "accelerate" and "transformer" in self.actors:
-            imitation = Imitation(
-                config.cloning,
-                student=self.actors["transformer"],
-                teacher=collector,
-                critic=self.critic,
-                replay=self.replay,
-                make_env=self._make_env,
-                extra_capacity=config.accelerate.replay_capacity,
-                segment=config.networks.cnn.segment,
-                seed=config.seed + 500_000,
-            )
+            imitation = self._imitation(collector)
         learned = (collector, self.critic)
         loss_steps = max(common_loss_steps(each, config.networks.cnn.segment) for each in learned)
         keys = {key for each in learned for key in each.inputs.keys}
@@ -208,6 +213,25 @@ class Team:
             column = torch.as_tensor(episodes.columns[f"obs.{key}"])
             normalizer.observe(column.to(normalizer.mean.device))
 
+    def _imitation(self, teacher: Actor) -> Imitation:
+        config, frames, extra = self.config, None, ReplayBuffer(self.spec, 2)
+        if "frames" in self.holdings:
+            frames = Frames(self._new_replay("frames"), self._extra_env)
+        if "extra" in self.holdings:
+            extra = self._new_replay("extra")
+        return Imitation(
+            config.cloning,
+            student=self.actors["transformer"],
+            teacher=teacher,
+            critic=self.critic,
+            replay=self.replay,
+            extra_env=self._extra_env,
+            extra=extra,
+            frames=frames,
+            segment=config.networks.cnn.segment,
+            seed=config.seed + 500_000,
+        )
+
     def reenter(self, stage: Stage) -> Stage:
         """The same stage with fresh optimizers, and targets equal to the present policy."""
         alpha = _alpha(stage)
@@ -220,21 +244,69 @@ class Team:
         if not online.carry_critic:
             self._new_critic()
         transformer = self.actors["transformer"]
-        if (
-            online.freeze_encoder
-            and transformer.inputs.encoders
-            and not self.critic.inputs.encoders
-        ):
-            self.embedder = Embedder(transformer)
-            self.replay = self.embedder.replay(
-                self.replay, online.replay_capacity, online.carry_rows
-            )
+        frames = None if before.imitation is None else before.imitation.frames
+        derive = None if frames is None else frames.render
+        if self._keeps_embeddings:
+            self.embedder = Embedder(transformer, frames)
+            derive = self.embedder.derive
+        old = self.replay
+        self.replay = self._new_replay("online")
+        newest = self.replay.newest_that_fit(old, online.carry_rows)
+        if frames is None or derive is None:
+            self.replay.append(old, newest, derive=derive)
         else:
-            self.replay = self.replay.resized(online.replay_capacity, online.carry_rows)
+            frames.hand_over(old, self.replay, newest, derive)
         return _alpha(before) if online.carry_alpha else None
 
-    def _new_replay(self, capacity: int) -> ReplayBuffer:
-        return ReplayBuffer(self.spec, capacity, self.config.num_envs, self.config.device)
+    @property
+    def _keeps_embeddings(self) -> bool:
+        """Whether stage 2's replay holds what a frozen encoder makes of images."""
+        if not {"accelerator", "transformer"} <= self.config.kinds.keys():
+            return False
+        images = images_of(self.spec)
+        read_by_critic = images & set(self._keys("critic"))
+        return self.config.online.freeze_encoder and bool(images) and not read_by_critic
+
+    def _plan(self) -> dict[Name, Holding]:
+        """Every replay of the run."""
+        config, cloning = self.config, self.config.cloning
+        holdings: dict[Name, Holding] = {}
+        if "accelerator" in config.kinds:
+            capacity = config.accelerate.replay_capacity
+            data_rows = 0 if self.brought is None else self.brought.data_rows
+            holdings["accelerate"] = Holding(self.stored, capacity + data_rows, config.num_envs)
+            if "transformer" in config.kinds:
+                if SIM_STATE in self.stored.obs:
+                    capacity = min(cloning.frames, capacity)
+                    holdings["frames"] = Holding(self.spec, capacity, config.num_envs)
+                if cloning.source == "episodes" or cloning.own_episodes:
+                    holdings["extra"] = Holding(self.spec, capacity)
+        if config.has_online:
+            spec = self.spec
+            if self._keeps_embeddings:
+                spec = embedded(spec, config.networks.cnn.embed_size)
+            capacity = config.online.replay_capacity
+            holdings["online"] = Holding(spec, capacity, config.num_envs)
+        return holdings
+
+    def _new_replay(self, name: Name) -> ReplayBuffer:
+        holding, config = self.holdings[name], self.config
+        placement = replace(config.placement, wanted=self.places[name])
+        return ReplayBuffer(
+            holding.spec, holding.capacity, holding.num_envs, config.device, placement
+        )
+
+    def say_memory(self) -> str:
+        """What the run will hold and where, in words."""
+        device = torch.device(self.config.device)
+        return "; ".join(
+            f"{say(name, holding)} {describe(self.places[name], device)}"
+            for name, holding in self.holdings.items()
+        )
+
+    def close(self) -> None:
+        """Release what was opened to clone and to render."""
+        self._extra_env.close()
 
     @property
     def product(self) -> str:
