@@ -92,7 +92,11 @@ def test_a_teacher_that_was_brought_along_decides_by_what_it_reads(sees, rendere
     teacher = replace(teacher, cloning=replace(teacher.cloning, enabled=False))
     run_dir = train(teacher, tmp_path / "teacher", show_progress=False)
     rendered.clear()
-    config = images(accelerator=f"slipstream:{run_dir}", total_steps=60, stages=("accelerate",))
+    config = images(
+        accelerator=f"slipstream:{run_dir}",
+        accelerate=replace(images().accelerate, learn=False),
+        stages=("accelerate",),
+    )
     trainer = Trainer(config, tmp_path / "run", show_progress=False)
     trainer.interaction.begin(trainer.stage.collector, 0)
     assert bool(rendered["render"]) is (sees == "rgb")
@@ -120,15 +124,15 @@ def test_the_updates_of_stage_2_have_a_ratio_of_their_own(tmp_path):
 
 def test_what_a_run_holds_is_said_before_it_is_there(tmp_path):
     said = describe(images())
-    assert "images to clone from 60 rows, 0.0 MiB in memory" in said
-    assert any(line.startswith("replay of stage accelerate 1,000 rows, 0.1 MiB") for line in said)
+    assert "images to clone from: 60 rows, 0.0 MiB in memory" in said
+    assert any(line.startswith("replay of stage accelerate: 1,000 rows, 0.1 MiB") for line in said)
     with (
         mock.patch("slipstream.trainer.Progress.message") as message,
         mock.patch("slipstream.stages.team.ReplayBuffer", side_effect=AssertionError("allocated")),
         pytest.raises(AssertionError, match="allocated"),
     ):
         Trainer(images(), tmp_path)
-    assert "replay of stage online 150 rows" in message.call_args.args[0]
+    assert "replay of stage online: 150 rows" in message.call_args.args[0]
 
 
 def test_what_cannot_be_held_is_refused_before_anything_is(tmp_path, capsys):
@@ -139,7 +143,7 @@ def test_what_cannot_be_held_is_refused_before_anything_is(tmp_path, capsys):
         assert main([*run, "--dry-run"]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "extra episodes to clone from 10,000 rows, 11" in error and "does not fit" in error
+        assert "extra episodes to clone from: 10,000 rows, 11" in error and "does not fit" in error
         assert main([*run, "--dry-run", "--cloning.frames", "5000"]) == 0
         assert main([*run, "--dry-run", "--replay-device", "disk"]) == 2
         assert "change --replay-device" in capsys.readouterr().err

@@ -86,4 +86,4 @@ def place(
 
 def say(name: Name, holding: Holding) -> str:
     """One of a run's replays in words."""
-    return f"{WORDS[name]} {holding.capacity:,} rows, {holding.num_bytes / 2**20:,.1f} MiB"
+    return f"{WORDS[name]}: {holding.capacity:,} rows, {holding.num_bytes / 2**20:,.1f} MiB"
