@@ -85,7 +85,7 @@ def test_a_model_of_stable_baselines3(folder, monkeypatch):
         run(command, monkeypatch)
     (told,) = events(Path("from_sb3"), "accelerator")
     assert told["reason"] == (
-        "the SAC model pendulum_sac.zip, normalized by vecnormalize.pkl: goes on learning, with "
+        "the SAC model pendulum_sac.zip, normalized by vecnormalize.pkl: stays as it is, with "
         "its critics"
     )
     assert told["reason"] in " ".join(PAGE.split())
@@ -97,7 +97,7 @@ def test_a_function_and_what_follows_it(folder, monkeypatch):
     (told,) = events(Path("from_replay"), "accelerator")
     assert told["reason"].startswith("the replay of from_function, 200 steps in ")
     (told,) = events(Path("further"), "accelerator")
-    assert told["reason"] == "the policy of from_function: goes on learning, with its critics"
+    assert told["reason"] == "the policy of from_function: stays as it is, with its critics"
     # The function of the example swings up: about -140, where random actions get -1200.
     key = "eval/accelerator/return"
     assert min(line[key] for line in lines(Path("from_function")) if key in line) > -400

@@ -117,8 +117,11 @@ def goes_off(content: bytes, path: Path) -> bool:
 
 
 def run_config(accelerator: Any, algorithm: str = "sac", **fields) -> RunConfig:
-    """A tiny run on Pendulum-v1 with this accelerator."""
-    return tiny(accelerator=str(accelerator), algorithm=algorithm, **fields)
+    """A tiny run on Pendulum-v1 with this accelerator, which learns if it can."""
+    learning = replace(tiny().accelerate, learn=True)
+    return tiny(
+        accelerator=str(accelerator), algorithm=algorithm, **{"accelerate": learning, **fields}
+    )
 
 
 def with_gamma(config: RunConfig, gamma: float) -> RunConfig:

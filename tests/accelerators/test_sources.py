@@ -157,7 +157,7 @@ def test_a_whole_run_begins_with_it_and_is_resumed_without_its_file(name, folder
 
 def test_a_frozen_accelerator_never_changes_and_a_learning_one_does(folder):
     _, path = write_model(folder, "SAC")
-    for accelerate in (FROZEN, AccelerateConfig(replay_capacity=1_000)):
+    for accelerate in (FROZEN, AccelerateConfig(replay_capacity=1_000, learn=True)):
         config = run_config(f"sb3:{path}", total_steps=100, accelerate=accelerate)
         trainer = Trainer(config, folder / str(accelerate.learn), show_progress=False)
         actor, critic = trainer.team.actors["accelerator"], trainer.team.critic
@@ -362,6 +362,8 @@ def test_a_dry_run_tells_of_it(folder, capsys):
     _, path = write_model(folder, "TD3")
     command = ["train", "Pendulum-v1", "--algorithm", "td3", "--accelerator", f"sb3:{path}"]
     assert main([*command, "--dry-run"]) == 0
+    assert "stays as it is, with its critics" in capsys.readouterr().out
+    assert main([*command, "--accelerate.learn", "--dry-run"]) == 0
     assert "goes on learning, with its critics" in capsys.readouterr().out
 
 
