@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from slipstream import checkpoint
 from slipstream.accelerators import describe_brought
@@ -34,21 +35,22 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
 
 def describe(config: RunConfig) -> list[str]:
     """Build everything that a run would, and say how large it is; nothing is written."""
-    trainer = Trainer(config, Path(), show_progress=False)
-    team = trainer.team
-    lines = [
-        f"environment {team.spec.env_id}: observations "
-        f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
-        f"{team.spec.action_dim} action components"
-    ]
-    for name, module in team.modules().items():
-        count = sum(parameter.numel() for parameter in module.parameters())
-        lines.append(f"{name}: {count:,} parameters")
-    lines.extend(team.say_memory().split("; "))
-    if team.brought is not None:
-        lines.append(f"accelerator {describe_brought(team.brought)}")
-    lines.append(f"matrix products: {trainer.matmul}")
-    trainer.close()
+    with TemporaryDirectory(dir=Path()) as folder:  # for a replay on the disk
+        trainer = Trainer(config, Path(folder), show_progress=False)
+        team = trainer.team
+        lines = [
+            f"environment {team.spec.env_id}: observations "
+            f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
+            f"{team.spec.action_dim} action components"
+        ]
+        for name, module in team.modules().items():
+            count = sum(parameter.numel() for parameter in module.parameters())
+            lines.append(f"{name}: {count:,} parameters")
+        lines.extend(team.say_memory().split("; "))
+        if team.brought is not None:
+            lines.append(f"accelerator {describe_brought(team.brought)}")
+        lines.append(f"matrix products: {trainer.matmul}")
+        trainer.close()
     return lines
 
 

@@ -89,7 +89,13 @@ def opengl():
         pytest.skip(str(error))
 
 
-def collect(on_demand: bool, num_steps: int = 60, num_envs: int = 2, **fields):
+def collect(
+    on_demand: bool,
+    env_id: str = "Hopper-v5",
+    num_steps: int = 60,
+    num_envs: int = 2,
+    **fields: Any,
+):
     """A team whose accelerator and critic see the state, after some steps of stage 1."""
     networks = replace(CONFIG.networks, cnn=CNN)
     config = replace(
@@ -101,7 +107,7 @@ def collect(on_demand: bool, num_steps: int = 60, num_envs: int = 2, **fields):
         **{"online": replace(CONFIG.online, replay_capacity=50 * num_envs), **fields},
     )
     shown = EnvConfig(obs="rgb", image_size=16, max_episode_steps=13)
-    make = partial(open_env, "Hopper-v5", shown, privileged=True)
+    make = partial(open_env, env_id, shown, privileged=True)
     env = make(num_envs=num_envs, on_demand=on_demand)
     torch.manual_seed(0)
     team = Team(config, env.spec_rendered, lambda: make(num_envs=1), stored=env.spec)
@@ -118,8 +124,15 @@ def rows_of(replay: ReplayBuffer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("opengl")
-def test_rows_rendered_later_are_those_rendered_while_stepping():
-    (rendered, _), (stored, stage) = (collect(on_demand) for on_demand in (False, True))
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "PullCube-v1"])
+def test_rows_rendered_later_are_those_rendered_while_stepping(env_id):
+    if env_id == "PullCube-v1":
+        pytest.importorskip("mani_skill", reason="ManiSkill is not installed")
+        try:
+            open_env(env_id, EnvConfig(), 1).close()
+        except SlipstreamError as error:  # no Vulkan device
+            pytest.skip(str(error))
+    (rendered, _), (stored, stage) = (collect(on_demand, env_id) for on_demand in (False, True))
     assert "rgb" not in rows_of(stored.replay) and stage.imitation is not None
     frames = stage.imitation.frames
     assert frames is not None and frames.num_rendered == 0
