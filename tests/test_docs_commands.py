@@ -9,19 +9,20 @@ import pytest
 import tyro
 
 from slipstream import cli
+from slipstream.cli import policies, reading, runs
 from slipstream.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONS = {
-    "resume": cli.ResumeOptions,
-    "evaluate": cli.EvaluateOptions,
-    "export": cli.ExportOptions,
-    "push": cli.PushOptions,
-    "distil": cli.DistilOptions,
-    "report": cli.ReportOptions,
-    "presets": cli.PresetsOptions,
-    "doctor": cli.DoctorOptions,
+    "resume": runs.ResumeOptions,
+    "evaluate": runs.EvaluateOptions,
+    "export": policies.ExportOptions,
+    "push": policies.PushOptions,
+    "distil": policies.DistilOptions,
+    "report": reading.ReportOptions,
+    "presets": reading.PresetsOptions,
+    "doctor": reading.DoctorOptions,
 }
 
 
@@ -54,8 +55,8 @@ def test_a_command_of_the_documentation_parses(command, capsys, monkeypatch, tmp
             cli.main([name, *arguments])
         assert done.value.code == 0
     elif name == "branch":  # its flags are those of a run that is not there
-        start = cli.Branch(cli.BranchOptions(tyro.MISSING), RunConfig("ENV"))
-        tyro.cli(cli.Branch, args=arguments, default=start)
+        start = runs.Branch(runs.BranchOptions(tyro.MISSING), RunConfig("ENV"))
+        tyro.cli(runs.Branch, args=arguments, default=start)
     elif name != "train":
         tyro.cli(OPTIONS[name], args=arguments)
     else:
