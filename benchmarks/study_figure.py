@@ -53,6 +53,8 @@ def read(folder: Path) -> Curve:
             points[line["step"]] = (line["cpu_seconds"], value)
     steps = np.array(sorted(points))
     cpu, returns = np.array([points[step] for step in steps]).T
+    if switch == steps[-1]:  # a switch that comes at the end is none
+        switch = None
     return Curve(steps, cpu, returns, switch, handed_over, rollbacks)
 
 

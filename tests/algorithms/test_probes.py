@@ -112,7 +112,7 @@ def test_a_time_limit_is_no_end(algorithm, kind):
 def test_the_best_action_is_found(algorithm, kind):
     obs, action, value = values(*learn("ProbeAction", algorithm, kind, 300))
     error = action - probe.ProbeAction.best_action(obs)
-    assert error.square().mean() < 0.02  # the reward forgone; the best constant action forgoes 0.21
+    assert error.square().mean() < 0.04  # the reward forgone; the best constant action forgoes 0.21
     assert (value - probe.ProbeAction.value).abs().mean() < 0.1
 
 

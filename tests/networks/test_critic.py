@@ -24,7 +24,7 @@ def test_shapes_and_members(memory, last, n_critics):
     obs, valid, action = sample(last=last)
     values = critic(obs, valid, action)
     assert values.shape == (n_critics, 5, last)
-    torch.testing.assert_close(critic(obs, valid, action, members=1), values[:1])
+    torch.testing.assert_close(critic(obs, valid, action, first=True), values[:1])
 
 
 def test_without_memory_only_the_present_matters():

@@ -64,18 +64,13 @@ def test_onednn_takes_strided_inputs():
 
 
 @needs_onednn
-@pytest.mark.parametrize("members", [None, 1, 2])
 @pytest.mark.parametrize("shape", [(7, 5), (3, 7, 5)], ids=["shared", "separate"])
-def test_onednn_ensemble_equals_the_default(shape, members):
+def test_onednn_ensemble_equals_the_default(shape):
     torch.manual_seed(0)
     layer = EnsembleLinear(3, 5, 6)
     x = torch.randn(shape, requires_grad=True)
 
-    def forward():
-        rows = x if x.dim() == 2 else x[: members or 3]
-        return layer(rows, members)
-
-    default, onednn = values_and_grads(forward, x, *layer.parameters())
+    default, onednn = values_and_grads(lambda: layer(x), x, *layer.parameters())
     for one, other in zip(default, onednn, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -116,15 +111,14 @@ def test_bf16_linear_is_the_default_rounded(bias):
 
 
 @needs_bf16
-@pytest.mark.parametrize("members", [None, 1])
 @pytest.mark.parametrize("shape", [(70, 96), (2, 70, 96)], ids=["shared", "separate"])
-def test_bf16_ensemble_is_the_default_rounded(shape, members):
+def test_bf16_ensemble_is_the_default_rounded(shape):
     torch.manual_seed(0)
     layer = EnsembleLinear(2, 96, 80)
     x = torch.randn(shape, requires_grad=True)
     assert_rounded(
         *values_and_grads(
-            lambda: layer(x if x.dim() == 2 else x[: members or 2], members),
+            lambda: layer(x),
             x,
             *layer.parameters(),
             backends=("default", "bf16"),
@@ -163,8 +157,7 @@ def test_an_ensemble_is_its_members_side_by_side(layer_norm):
             if i < 2:
                 y = torch.relu(torch.nn.functional.layer_norm(y, y.shape[-1:]) if layer_norm else y)
         torch.testing.assert_close(together[e], y.squeeze(-1))
-    for members in (1, 2):
-        torch.testing.assert_close(ensemble(x, members), together[:members])
+    torch.testing.assert_close(ensemble(x, first=True), together[:1])
 
 
 def test_members_differ():

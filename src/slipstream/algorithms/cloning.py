@@ -66,7 +66,7 @@ class Cloning:
             spread = masked_mean((own - log_std.detach()).square().mean(-1), mask)
             loss = loss + LOG_STD_WEIGHT * spread
         if self.critic is not None and self.ascent:
-            q = self.critic(batch.obs, batch.obs_valid, output.mode, members=1)[0]
+            q = self.critic(batch.obs, batch.obs_valid, output.mode, first=True)[0]
             # Divided by its own size, as in TD3+BC (Fujimoto and Gu 2021), which the paper does
             # not: a fixed weight means something else on each task and at each moment.
             rise = masked_mean(q, mask) / masked_mean(q.detach().abs(), mask)

@@ -67,10 +67,8 @@ class StochasticActor(Protocol):
 class EnsembleCritic(Protocol):
     """obs key -> (B, T, *), valid (B, T), action (B, L, A) -> values (E, B, L)."""
 
-    def __call__(
-        self, obs: Obs, valid: Tensor, action: Tensor, members: int | None = None
-    ) -> Tensor:
-        """Values at the last L steps, of the first `members` of the ensemble or of all."""
+    def __call__(self, obs: Obs, valid: Tensor, action: Tensor, first: bool = False) -> Tensor:
+        """Values at the last L steps, of all members of the ensemble or the first alone."""
         ...
 
     def parameters(self) -> Iterable[nn.Parameter]:

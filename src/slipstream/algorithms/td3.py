@@ -130,7 +130,7 @@ class TD3:
         if self.num_updates % config.policy_delay == 0:
             if self.actor_parameters:
                 policy_action = self.actor(obs, obs_valid, last).mode
-                policy_q = self.critic(obs, obs_valid, policy_action, members=1)[0]
+                policy_q = self.critic(obs, obs_valid, policy_action, first=True)[0]
                 actor_loss = -masked_mean(policy_q, mask)
                 self.actor_optimizer.minimize(actor_loss)
                 polyak(self.actor_target_parameters, self.actor_parameters, config.tau)

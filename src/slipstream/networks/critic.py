@@ -80,13 +80,11 @@ class Critic(nn.Module):
         """The parameters of its memory; none where it looks at one observation or a stack."""
         return list(self.memory.memory_parameters())
 
-    def forward(
-        self, obs: Obs, valid: Tensor, action: Tensor, members: int | None = None
-    ) -> Tensor:
+    def forward(self, obs: Obs, valid: Tensor, action: Tensor, first: bool = False) -> Tensor:
         """Values of `action` (B, L, A) at the last L steps of obs (B, T, *): (E, B, L).
 
-        `members` evaluates only the first few of the ensemble.
+        With `first`, (1, B, L) of the ensemble's first member alone.
         """
         frames = self.inputs(self.inputs.frames(obs))
         features = self.memory(frames, valid, action.shape[1])
-        return self.ensemble(torch.cat([features, action], -1), members)
+        return self.ensemble(torch.cat([features, action], -1), first)

@@ -174,11 +174,13 @@ class EnsembleLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
-        """X (E, M, K), or (M, K) for all alike -> (E, M, N); `members` keeps the first few."""
+    def first(self, x: Tensor) -> Tensor:
+        """The first member alone: x (M, K) -> (M, N)."""
+        return linear(x, self.weight[0].t(), self.bias[0, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (E, M, K), or (M, K) for all alike -> (E, M, N)."""
         weight, bias = self.weight, self.bias
-        if members is not None:  # slicing always would cost a copy of each gradient
-            weight, bias = weight[:members], bias[:members]
         if _rounds(x, weight):
             return _BF16Product.apply(x, weight) + bias  # pyright: ignore
         if _state["backend"] == "onednn" and x.device.type == "cpu":
@@ -186,6 +188,4 @@ class EnsembleLinear(nn.Module):
             return torch.stack(
                 [linear(xs[i], weight[i].t(), bias[i, 0]) for i in range(len(weight))]
             )
-        if x.dim() == 2:
-            return torch.matmul(x, weight) + bias
-        return torch.baddbmm(bias, x, weight)
+        return torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight)

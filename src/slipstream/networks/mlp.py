@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,9 +124,12 @@ class MLPBackbone(nn.Module):
         return self._layers(self.stack(frames, valid, last))
 
     def _layers(self, x: Tensor) -> Tensor:
+        # In rows: a product over more dimensions comes back as a view, and to overwrite a view
+        # costs autograd several copies.
+        y = x.reshape(-1, x.shape[-1])
         for layer in self.layers:
-            x = self.activation(layer(x))
-        return x
+            y = self.activation(layer(y))
+        return y.view(*x.shape[:-1], -1)
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """None: it learns nothing about time."""
@@ -164,14 +167,13 @@ class EnsembleMLP(nn.Module):
         self.layer_norm = layer_norm
         self.activation = ACTIVATIONS[activation]
 
-    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
-        """X (..., K) -> (E, ...); `members` evaluates only the first few."""
-        n_members = self.n_members if members is None else members
+    def forward(self, x: Tensor, first: bool = False) -> Tensor:
+        """X (..., K) -> (E, ...), or (1, ...) of the first member alone."""
         y = x.reshape(-1, x.shape[-1])  # the first layer reads one input for all members
         for i, layer in enumerate(self.layers):
-            y = layer(y, members)
+            y = cast("EnsembleLinear", layer).first(y) if first else layer(y)
             if i < len(self.layers) - 1:
                 if self.layer_norm:
                     y = nn.functional.layer_norm(y, y.shape[-1:])
                 y = self.activation(y)
-        return y.view(n_members, *x.shape[:-1])
+        return y.view(1 if first else self.n_members, *x.shape[:-1])
