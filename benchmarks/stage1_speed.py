@@ -25,7 +25,12 @@ from slipstream.allocator import keep_freed_memory
 from slipstream.envs.vec_env import make_env
 from slipstream.networks import NetworksConfig, build_actor, build_critic
 from slipstream.networks.critic import CriticConfig
-from slipstream.networks.linear import fastest_matmul_backend, set_matmul_backend
+from slipstream.networks.linear import (
+    Backend,
+    bf16_available,
+    fastest_matmul_backend,
+    set_matmul_backend,
+)
 from slipstream.networks.mlp import MLPConfig
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.stages.interact import Interaction
@@ -38,6 +43,7 @@ SB3 = "SB3 (PyTorch)"
 SBX = "SBX (JAX)"
 SAME_NETS = "Slipstream, peers' networks"
 LAYER_NORM = "Slipstream, LayerNorm critics"
+BF16 = "Slipstream, peers' networks, bf16 products"
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,12 @@ def measure_sb3_family(td3_class: Any, steps: int) -> dict[str, float]:
     return stopwatch.rates
 
 
-def measure_slipstream(layer_norm: bool, steps: int) -> dict[str, float]:
-    """Stage 1 of this package."""
+def measure_slipstream(
+    layer_norm: bool, steps: int, backend: Backend | None = None
+) -> dict[str, float]:
+    """Stage 1 of this package; None takes the product that a run would take."""
     keep_freed_memory()  # as every run does, like the choice of the product
-    set_matmul_backend(fastest_matmul_backend())
+    set_matmul_backend(backend or fastest_matmul_backend())
     stopwatch = Stopwatch(steps)
     torch.manual_seed(0)
     env = make_env(ENV_ID)
@@ -130,8 +138,9 @@ def measure(contender: str, steps: int) -> dict[str, float]:
     """Environment steps a second of one contender, in this process."""
     use_one_core()
     torch.set_num_threads(1)
-    if contender in (SAME_NETS, LAYER_NORM):
-        return measure_slipstream(contender == LAYER_NORM, steps)
+    if contender in (SAME_NETS, LAYER_NORM, BF16):
+        backend = "bf16" if contender == BF16 else None
+        return measure_slipstream(contender == LAYER_NORM, steps, backend)
     if contender == SBX:
         import sbx  # pyright: ignore[reportMissingImports]
 
@@ -148,7 +157,7 @@ def main(options: Options) -> None:
         return
     turns = take_turns(
         "benchmarks.stage1_speed",
-        (SB3, SBX, SAME_NETS, LAYER_NORM),
+        (SB3, SBX, SAME_NETS, LAYER_NORM, *([BF16] if bf16_available() else [])),
         options.repeats,
         ["--steps", str(options.steps)],
     )
