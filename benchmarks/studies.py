@@ -46,6 +46,7 @@ LEARNING = Study(
         "two-stage": Variant("Slipstream, two stages", "#0072B2"),
         "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
         "accelerator": Variant("Accelerator (MLP) alone", "#009E73", ACCELERATOR),
+        "two-stage-bf16": Variant("two stages, bf16 products", "#CC79A7", ("--matmul", "bf16")),
         "sb3": Variant("Stable-Baselines3", "#555555"),
     },
 )
