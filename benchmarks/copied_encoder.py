@@ -18,6 +18,8 @@ from slipstream.envs.setup import open_env
 from slipstream.networks import build_actor
 from slipstream.networks.linear import set_matmul_backend
 from slipstream.presets import preset
+from slipstream.replay.buffer import ReplayBuffer
+from slipstream.stages.frames import SingleEnv
 from slipstream.stages.imitation import Imitation
 from slipstream.stages.interact import Interaction
 from slipstream.stages.learners import algorithm_class
@@ -85,8 +87,9 @@ def errors(config: RunConfig, team: Team, stage: Stage, copied: bool, seed: int)
         teacher=stage.collector,
         critic=team.critic,
         replay=team.replay,
-        make_env=lambda: open_env(config.env_id, config.env, 1),
-        extra_capacity=2,
+        extra_env=SingleEnv(lambda: open_env(config.env_id, config.env, 1)),
+        extra=ReplayBuffer(team.spec, 2),
+        frames=None,
         segment=1,
         seed=seed,
     )
