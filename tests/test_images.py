@@ -58,6 +58,7 @@ def test_one_that_is_brought_along_goes_on_sharing(alone):
     config = replace(
         config,
         accelerator=f"slipstream:{run_dir}",
+        accelerate=replace(config.accelerate, learn=True),
         cloning=replace(config.cloning, enabled=True),
         stages=("accelerate", "online"),
     )

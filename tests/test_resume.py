@@ -172,7 +172,11 @@ def test_a_finished_run_goes_on_in_a_branch_with_more_steps(whole, tmp_path):
     _, whole_dir = whole
     run_dir = tmp_path / "branch"
     status, out, err = in_child(
-        tmp_path, branch_by_cli, whole_dir, run_dir, "--total-steps", "280", "--utd-ratio", "2"
+        tmp_path,
+        branch_by_cli,
+        whole_dir,
+        run_dir,
+        *("--total-steps", "280", "--utd-ratio", "2", "--online.utd-ratio", "2"),
     )
     assert (status, out.strip()) == (0, str(run_dir)), err
     assert state_of(run_dir)["step"] >= 280

@@ -74,7 +74,7 @@ def test_it_is_a_plain_environment(task):
     assert 0 < reward < 1 and type(reward) is float
     assert not terminated and not truncated and not info["success"]
     assert not np.array_equal(following, obs)
-    assert task.render().shape == (512, 512, 3)
+    assert task.render().shape == (320, 320, 3)
 
 
 @needs_maniskill
