@@ -93,21 +93,32 @@ def main(options: Options) -> None:
 
 
 def perform(run: Run, scratch_dir: Path) -> None:
-    """Do one run unless it is done."""
+    """Do one run unless it is kept already."""
     kept, folder = RESULTS / run.name, scratch_dir / run.name
-    if (kept / "done.json").exists():
+    if is_kept(kept):
         return
-    command = run.command(folder)
-    if finished(folder):
-        keep(folder, kept, command)
-        return
-    if folder.exists():
-        shutil.rmtree(folder)
-    log = folder.parent / f"seed{run.seed}.log"
-    if not start(command, log):  # the others go on; this one is tried again by the next start
-        print(f"failed: {run.name}, see {log}", flush=True)
-        return
+    if not complete(run.command(folder), folder, kept):
+        # The others go on; this one is tried again by the next start.
+        print(f"failed: {run.name}, see {folder.with_suffix('.log')}", flush=True)
+
+
+def is_kept(kept: Path) -> bool:
+    """Whether the results hold this run."""
+    return (kept / "done.json").exists()
+
+
+def complete(command: list[str], folder: Path, kept: Path) -> bool:
+    """Run a command unless its run folder is whole, then keep what a reader needs.
+
+    Returns:
+        Whether it ended well.
+    """
+    if not finished(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not start(command, folder.with_suffix(".log")):
+            return False
     keep(folder, kept, command)
+    return True
 
 
 def start(command: list[str], log: Path) -> bool:

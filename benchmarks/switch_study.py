@@ -2,12 +2,12 @@
 
 One run a seed goes through stage 1 and keeps its checkpoints; every variant branches off the
 checkpoint just before its switch (`slipstream branch`), so variants of a seed share their stage 1
-to the bit. Finished runs are skipped, so the study may be killed and started again.
+to the bit. What is kept is skipped, so the study may be killed and started again; for what is
+missing, a seed's stage 1 is run again unless its folder is still there.
 
     python -m benchmarks.switch_study --workers 2
 """
 
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.study import RESULTS, finished, keep, start
+from benchmarks.study import RESULTS, complete, is_kept
 
 ENV_ID, STEPS, CHECK_EVERY = "HalfCheetah-v5", 60_000, 6_000
 LATEST = 0.8
@@ -62,26 +62,24 @@ def perform(seed: int, scratch_dir: Path) -> None:
             *("--run-dir", str(trunk)),
         ]
     )
-    _run(whole, trunk, f"at-80/seed{seed}")
-    for name, (share, changes) in VARIANTS.items():
+    missing = {name: v for name, v in VARIANTS.items() if not is_kept(_kept(name, seed))}
+    if not missing and is_kept(_kept("at-80", seed)):
+        return
+    _complete(whole, trunk, "at-80", seed)
+    for name, (share, changes) in missing.items():
         folder = scratch_dir / name / f"seed{seed}"
         source = trunk / "checkpoints" / str(round(share * STEPS / CHECK_EVERY) * BEFORE)
-        _run(
-            command(["branch", str(source), "--run-dir", str(folder), *changes]),
-            folder,
-            f"{name}/seed{seed}",
-        )
+        branch = command(["branch", str(source), "--run-dir", str(folder), *changes])
+        _complete(branch, folder, name, seed)
 
 
-def _run(arguments: list[str], folder: Path, name: str) -> None:
-    kept = RESULTS / "switch" / name
-    if finished(folder) and (kept / "done.json").exists():
-        return
-    if not finished(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not start(arguments, folder.with_suffix(".log")):
-            raise SystemExit(f"failed: {name}, see {folder.with_suffix('.log')}")
-    keep(folder, kept, arguments)
+def _kept(name: str, seed: int) -> Path:
+    return RESULTS / "switch" / name / f"seed{seed}"
+
+
+def _complete(arguments: list[str], folder: Path, name: str, seed: int) -> None:
+    if not complete(arguments, folder, _kept(name, seed)):
+        raise SystemExit(f"failed: {name}, seed {seed}, see {folder.with_suffix('.log')}")
 
 
 def main(options: Options) -> None:
