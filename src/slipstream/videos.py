@@ -5,9 +5,8 @@ import json
 import os
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
@@ -79,12 +78,8 @@ def check_videos(open_filmed: OpenFilmed) -> None:
         SlipstreamError: the encoder is missing, or the environment cannot be rendered.
     """
     _encoder()
-    with _generators_kept():
-        env = open_filmed(lambda frame, fps: None)
-        try:
-            env.reset(0)
-        finally:
-            env.close()
+    with _generators_kept(), closing(open_filmed(lambda frame, fps: None)) as env:
+        env.reset(0)
 
 
 def _record(actor: Actor, open_filmed: OpenFilmed, path: Path, seed: int) -> Evaluation:
@@ -92,12 +87,13 @@ def _record(actor: Actor, open_filmed: OpenFilmed, path: Path, seed: int) -> Eva
         path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     try:
-        with _generators_kept(), _disk(path), _Video(unfinished) as video:
-            env = open_filmed(video.add)
-            try:
-                evaluation = evaluate(actor, env, [seed])
-            finally:
-                env.close()
+        with (
+            _generators_kept(),
+            _disk(path),
+            closing(_Video(unfinished)) as video,
+            closing(open_filmed(video.add)) as env,
+        ):
+            evaluation = evaluate(actor, env, [seed])
         with _disk(path):
             os.replace(unfinished, path)
     finally:
@@ -133,15 +129,7 @@ class _Video:
             frames.send(None)
         self._frames.send(np.ascontiguousarray(frame[:height, :width]))
 
-    def __enter__(self) -> "_Video":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Finish the file."""
         if self._frames is not None:
             self._frames.close()
