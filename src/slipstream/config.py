@@ -180,6 +180,11 @@ class RunConfig:
         return {"accelerator", "critic"} <= set(self.privileged)
 
     @property
+    def hides_from_accelerator(self) -> bool:
+        """Whether the accelerator must learn without some of what the environment shows."""
+        return self.env.observe.hides and "accelerator" not in self.privileged
+
+    @property
     def built_networks(self) -> NetworksConfig:
         """The networks' sizes, with what was left open decided.
 

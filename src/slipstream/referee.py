@@ -60,7 +60,7 @@ class Referee:
     def wants_clone(self, step: int) -> bool:
         """Whether the next look may switch or ends the run, so that the clone should be ready."""
         switch, total = self.config.switch, self.config.total_steps
-        first = switch.latest if switch.rule == "at_step" else switch.earliest
+        first = switch.latest if switch.rule == "at_step" else switch.first_look
         return step >= min(first, 1.0) * total
 
     def look(

@@ -15,6 +15,7 @@ from slipstream.accelerators import bring, settled
 from slipstream.cli import main
 from slipstream.config import EvalConfig, RunConfig, load, to_yaml
 from slipstream.envs.observation import ObservationConfig
+from slipstream.envs.setup import EnvConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.heads import Deterministic
@@ -98,9 +99,22 @@ def test_a_frozen_accelerator_hands_over_sooner(tmp_path):
     assert settled(config, None) == config
     short = replace(config, total_steps=10_000)
     assert settled(short, brought) == short
+
     _, path = write_model(tmp_path, "SAC")
     learning = bring(run_config(f"sb3:{path}"), pendulum())
     assert settled(config, learning) == config
+
+
+def test_an_accelerator_that_does_not_see_all_hands_over_sooner():
+    seeing = run_config("mlp", switch=SwitchConfig())
+    hidden = replace(seeing, env=EnvConfig(observe=ObservationConfig(mask="0-1")))
+    assert settled(seeing, None).switch.earliest == 0.7
+    assert settled(hidden, None).switch.earliest == 0.4
+    assert settled(replace(hidden, privileged=("critic",)), None).switch.earliest == 0.4
+    taught = replace(hidden, privileged=("accelerator", "critic"))
+    assert settled(taught, None).switch.earliest == 0.7
+    chosen = replace(hidden, switch=SwitchConfig(earliest=0.6))
+    assert settled(chosen, None) == chosen
 
 
 @pytest.fixture

@@ -63,15 +63,16 @@ def bring_again(kept: Mapping[str, Any] | None, config: RunConfig, spec: EnvSpec
 
 
 def settled(config: RunConfig, brought: Brought | None) -> RunConfig:
-    """The configuration with what follows from the accelerator that was brought along.
+    """The configuration with what follows from the accelerator for the switch.
 
-    One that stays as it is gets no better by waiting: the switch rule looks as soon as its critic
-    may be expected to know it.
+    One that was brought along and stays as it is gets no better by waiting: the switch rule looks
+    as soon as its critic may be expected to know it.
     """
-    if brought is None or brought.learns:
-        return config
-    earliest = min(config.switch.earliest, config.accelerate.frozen_steps / config.total_steps)
-    return replace(config, switch=replace(config.switch, earliest=earliest))
+    switch = config.switch.settled(config.hides_from_accelerator)
+    if brought is not None and not brought.learns:
+        soon = config.accelerate.frozen_steps / config.total_steps
+        switch = replace(switch, earliest=min(switch.first_look, soon))
+    return replace(config, switch=switch)
 
 
 def describe_brought(brought: Brought) -> str:

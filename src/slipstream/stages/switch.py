@@ -1,13 +1,15 @@
 """When stage 1 hands over to stage 2: pure functions of the checks so far."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 from slipstream.errors import SlipstreamError
+
+EARLIEST, EARLIEST_HIDDEN = 0.7, 0.4
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,10 @@ class SwitchConfig:
     rule: Literal["matched", "plateau", "at_step"] = "matched"
     """`matched`: the clone performs as its accelerator does; `plateau`: the accelerator has also
     stopped improving; `at_step`: a fixed step."""
-    earliest: float = 0.7
+    earliest: float | None = None
     """Share of total_steps before which no rule looks: a clone matches an accelerator that has
-    learnt little just as well, and hands over little."""
+    learnt little just as well, and hands over little. None: 0.7, but 0.4 where the environment
+    hides something from the accelerator, for then the transformer soon learns faster than it."""
     latest: float = 0.8
     """Share of total_steps at which the switch happens whatever the rule says (and, for
     `at_step`, the step)."""
@@ -36,14 +39,14 @@ class SwitchConfig:
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for shares out of order."""
-        if not 0 <= self.earliest <= 1 or not 0 < self.latest <= 1:
+        if not 0 <= self.first_look <= 1 or not 0 < self.latest <= 1:
             raise SlipstreamError(
                 f"switch.earliest {self.earliest} and switch.latest {self.latest} are shares of "
                 "total_steps; they must lie between 0 and 1"
             )
         if self.rule not in RULES:
             raise SlipstreamError(f"switch.rule is '{self.rule}'; choose one of {', '.join(RULES)}")
-        if self.rule != "at_step" and self.earliest > self.latest:
+        if self.rule != "at_step" and self.first_look > self.latest:
             raise SlipstreamError(
                 f"switch.earliest {self.earliest} is after switch.latest {self.latest}, so the "
                 "switch could never come in time; lower the one or raise the other"
@@ -53,6 +56,16 @@ class SwitchConfig:
                 f"switch.consecutive {self.consecutive} and switch.patience {self.patience} must "
                 "be at least 1"
             )
+
+    @property
+    def first_look(self) -> float:
+        """Share of total_steps from which on the rule looks."""
+        return min(EARLIEST, self.latest) if self.earliest is None else self.earliest
+
+    def settled(self, hidden: bool) -> "SwitchConfig":
+        """The same with `earliest` decided; `hidden`: the accelerator does not see everything."""
+        earliest = min(EARLIEST_HIDDEN, self.latest) if hidden else self.first_look
+        return replace(self, earliest=earliest) if self.earliest is None else self
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,8 @@ class Decision:
 def decide(config: SwitchConfig, history: Sequence[Check], total_steps: int) -> Decision:
     """Apply the configured rule to the history of checks, oldest first."""
     step = history[-1].step
-    if config.rule != "at_step" and step < config.earliest * total_steps:
-        return Decision(False, f"before {config.earliest:.0%} of all steps")
+    if config.rule != "at_step" and step < config.first_look * total_steps:
+        return Decision(False, f"before {config.first_look:.0%} of all steps")
     decision = RULES[config.rule](config, history)
     if decision.switch or step < config.latest * total_steps:
         return decision
