@@ -60,6 +60,9 @@ MEMORY = Study(
     },
     {
         "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
+        "two-stage-late": Variant(
+            "the same, no switch before 70 %", "#999933", ("--switch.earliest", "0.7")
+        ),
         "stacked": Variant("Stacked MLP alone", "#009E73", ACCELERATOR),
         "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
         "privileged": Variant(
