@@ -3,6 +3,7 @@
     python -m benchmarks.switch_figure
 
 Reads `benchmarks/results/switch/`, writes `table.md` there and `docs/figures/switch_study.png`.
+Tasks stand below each other, one row each.
 """
 
 import matplotlib as mpl
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.study_figure import FIGURES, RESULTS, Curve, interval, read
-from benchmarks.switch_study import ENV_ID, LATEST, STEPS, VARIANTS
+from benchmarks.switch_study import LATEST, TASKS
 from slipstream.report.statistics import interquartile_mean
 
 FIXED_COLOUR, RULE_COLOUR, ALONE_COLOUR = "#0072B2", "#E69F00", "#009E73"
@@ -31,7 +32,7 @@ def last(runs: list[Curve]) -> np.ndarray:
     return np.array([run.returns[-1] for run in runs])
 
 
-def draw_moments(axis: Axes, found: dict[str, list[Curve]]) -> None:
+def draw_moments(axis: Axes, task: str, found: dict[str, list[Curve]]) -> None:
     """Last return over the step of the switch."""
     for name, colour in (("at-", FIXED_COLOUR), ("matched-", RULE_COLOUR)):
         for variant, runs in found.items():
@@ -55,7 +56,7 @@ def draw_moments(axis: Axes, found: dict[str, list[Curve]]) -> None:
         value = float(interquartile_mean(last(found[ALONE])))
         axis.axhline(value, color=ALONE_COLOUR, ls="--", lw=1.5, label="accelerator alone")
     axis.set(
-        title=f"{ENV_ID}, {STEPS:,} counted steps",
+        title=f"{task}, {TASKS[task].steps:,} counted steps",
         xlabel="step of the switch",
         ylabel="return at the end, 10 episodes",
     )
@@ -73,47 +74,55 @@ def draw_curves(axis: Axes, found: dict[str, list[Curve]]) -> None:
     axis.set(title="the actor that collects, mean of seeds", xlabel="env steps, all counted")
 
 
+def find(task: str) -> dict[str, list[Curve]]:
+    """The kept runs of a task, by variant."""
+    found = {
+        name: [
+            read(done.parent)
+            for done in sorted((RESULTS / "switch" / task).glob(f"{name}/*/done.json"))
+        ]
+        for name in sorted(("at-80", *TASKS[task].variants))
+    }
+    return {name: runs for name, runs in found.items() if runs}
+
+
 def main() -> None:
     """Draw what is there."""
-    results = RESULTS / "switch"
     mpl.use("Agg")
     plt.rcParams.update({"font.size": 9, "axes.titleweight": "bold", "axes.titlesize": 10})
-    names = sorted(("at-80", *VARIANTS))
-    found = {
-        name: [read(done.parent) for done in sorted(results.glob(f"{name}/*/done.json"))]
-        for name in names
-    }
-    found = {name: runs for name, runs in found.items() if runs}
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    draw_moments(axes[0], found)
-    draw_curves(axes[1], found)
-    for axis in axes:
-        axis.legend(frameon=False, fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.2)
-    figure.savefig(FIGURES / "switch_study.png", dpi=130)
-
-    rows = [
-        "| switch | at step (accelerator's return there) | last return, each seed | "
-        "IQM (95 % interval) | CPU s |",
-        "|---|---|---|---|---|",
-    ]
-    for name, runs in found.items():
-        ends = last(runs)
-        low, high = interval(ends)
-        moments = ", ".join(f"{r.switch} ({r.handed_over:.0f})" for r in runs if r.switch)
-        rows.append(
-            f"| {label(name)} | {'' if name == ALONE else moments} | "
-            f"{' / '.join(f'{x:.0f}' for x in ends)} | "
-            f"{interquartile_mean(ends):.0f} ({low:.0f} to {high:.0f}) | "
-            f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} |"
-        )
-    note = (
-        f"{ENV_ID}, SAC, default networks; all variants of a seed share their stage 1 to the bit "
-        f"and none switches later than {LATEST:.0%} of {STEPS:,} steps. Every env step of both "
-        "stages is counted, evaluation (10 episodes on fixed seeds) not.\n"
+    tasks = {task: found for task in TASKS if (found := find(task))}
+    figure, axes = plt.subplots(
+        len(tasks), 2, figsize=(10, 3.6 * len(tasks)), squeeze=False, layout="constrained"
     )
-    (results / "table.md").write_text("\n".join(rows) + "\n\n" + note)
+    rows = [
+        "| task | switch | at step (accelerator's return there) | last return, each seed | "
+        "IQM (95 % interval) | CPU s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (moments, curves), (task, found) in zip(axes, tasks.items(), strict=True):
+        draw_moments(moments, task, found)
+        draw_curves(curves, found)
+        for axis in (moments, curves):
+            axis.legend(frameon=False, fontsize=8)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.2)
+        for name, runs in found.items():
+            ends = last(runs)
+            low, high = interval(ends)
+            steps = ", ".join(f"{r.switch} ({r.handed_over:.0f})" for r in runs if r.switch)
+            rows.append(
+                f"| {task} | {label(name)} | {'' if name == ALONE else steps} | "
+                f"{' / '.join(f'{x:.0f}' for x in ends)} | "
+                f"{interquartile_mean(ends):.0f} ({low:.0f} to {high:.0f}) | "
+                f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} |"
+            )
+    figure.savefig(FIGURES / "switch_study.png", dpi=130)
+    note = (
+        "SAC, default networks; all variants of a seed share their stage 1 to the bit and none "
+        f"switches later than {LATEST:.0%} of all steps. Every env step of both stages is counted, "
+        "evaluation (10 episodes on fixed seeds) not.\n"
+    )
+    (RESULTS / "switch" / "table.md").write_text("\n".join(rows) + "\n\n" + note)
     print("\n".join(rows))
 
 
