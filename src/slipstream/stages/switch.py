@@ -63,9 +63,14 @@ class SwitchConfig:
         return min(EARLIEST, self.latest) if self.earliest is None else self.earliest
 
     def settled(self, hidden: bool) -> "SwitchConfig":
-        """The same with `earliest` decided; `hidden`: the accelerator does not see everything."""
-        earliest = min(EARLIEST_HIDDEN, self.latest) if hidden else self.first_look
-        return replace(self, earliest=earliest) if self.earliest is None else self
+        """The same with `earliest` decided, where the rule has a use for it.
+
+        Args:
+            hidden: the accelerator does not see everything.
+        """
+        if self.earliest is not None or self.rule == "at_step":
+            return self
+        return replace(self, earliest=min(EARLIEST_HIDDEN if hidden else EARLIEST, self.latest))
 
 
 @dataclass(frozen=True)
