@@ -24,7 +24,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-bench setup-examples setup-maniskill demo examples test lint format type \
-  docs bench clean
+  docs docs-commands bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -91,6 +91,9 @@ type: setup ## check the types
 docs: setup ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: $(CURDIR)/site/index.html"
+
+docs-commands: ## run every command of the documentation in a fresh clone (an hour)
+	$(PYTHON) -m scripts.docs_commands $(DOCS_ARGS)
 
 bench: setup-bench ## measure update and stage-1 speed beside the peers
 	$(BIN)/python -m benchmarks.update_speed

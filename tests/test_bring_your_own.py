@@ -1,6 +1,5 @@
 """The examples of the pages on bringing one's own, by the commands that stand there."""
 
-import re
 import runpy
 import shlex
 import shutil
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts.docs_blocks import blocks
 
 from slipstream.cli import main
 from slipstream.config import load
@@ -35,9 +35,9 @@ SMALL = {
 
 
 def commands():
-    """Every line of the page's shell blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    return [line for block in blocks for line in block.strip().splitlines()]
+    """What the pages tell to type, but for what installs."""
+    lines = [line for block in blocks(PAGE) for line in block.commands]
+    return [line for line in lines if not line.startswith("pip ")]
 
 
 @pytest.fixture

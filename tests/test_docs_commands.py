@@ -1,19 +1,27 @@
-"""Every `slipstream ...` in the documentation is a command that this version understands."""
+"""Every `slipstream ...` in the documentation is a command that this version understands.
 
+`scripts/docs_commands.py` runs them all, which takes an hour; it is tried out here on small pages.
+"""
+
+import os
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import tyro
+from scripts import docs_commands
+from scripts.docs_blocks import blocks, pages, plain
+from scripts.docs_commands import Runner, environment_of
 
 from slipstream import cli
 from slipstream.cli import policies, reading, runs
 from slipstream.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = pages()
 OPTIONS = {
     "resume": runs.ResumeOptions,
     "evaluate": runs.EvaluateOptions,
@@ -28,11 +36,11 @@ OPTIONS = {
 
 def commands(text: str) -> list[str]:
     """The commands in a page's shell blocks and, with arguments, in its running text."""
-    shell = re.findall(r"^```(?:sh|bash)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    lines = [line.split(" #")[0].strip() for block in shell for line in block.splitlines()]
+    shell = [block for block in blocks(text) if block.language == "sh"]
+    lines = [line for block in shell for line in block.commands]
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     lines += re.findall(r"`((?:\.venv/bin/)?slipstream \w+ [^`]+)`", prose)
-    found = [" ".join(line.removeprefix(".venv/bin/").split()) for line in lines]
+    found = [" ".join(plain(line).split()).split(" > ")[0] for line in lines]
     return [line for line in found if line.startswith("slipstream ")]
 
 
@@ -67,6 +75,93 @@ def test_a_command_of_the_documentation_parses(command, capsys, monkeypatch, tmp
             Path(file).write_text(capsys.readouterr().out)
         assert cli.main([name, *arguments, "--print-config"]) == 0
         assert "env_id:" in capsys.readouterr().out
+
+
+def test_every_page_is_read():
+    assert set(PAGES) >= set((ROOT / "docs").glob("*.md"))
+
+
+def test_the_tables_of_what_is_not_run_name_what_is_there():
+    text = "".join(page.read_text() for page in PAGES)
+    shell = [plain(line) for block in blocks(text) for line in block.commands]
+    assert {*docs_commands.SKIPPED, *docs_commands.SERVERS} <= set(shell)
+    for word in (*docs_commands.STAND_INS, *docs_commands.EARLIER):
+        assert any(word in line for line in shell), word
+    for part in docs_commands.SKIPPED_PYTHON:
+        assert any(part in block.code for block in blocks(text) if block.language == "python")
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """Of a clone that holds nothing, with this interpreter as its `python`."""
+    clone = tmp_path / "clone"
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    return Runner(clone, tmp_path / "logs", environment_of(clone))
+
+
+def test_a_page_is_run_as_it_is_written(runner):
+    page = """
+```sh
+echo 1 > a  # the first
+cat a
+cat b       # is not there
+make test
+```
+
+```python
+--8<-- "a/file.py"
+```
+
+```python
+a = int(open("a").read())
+```
+
+```python
+assert a == 2, "a is another"
+```
+
+```python
+print(a)
+```
+
+```sh
+cat a
+```
+"""
+    found = list(runner.run_page("page.md", page))
+    assert [outcome.status for outcome in found] == [
+        *("ok", "ok", "FAILED", "skipped", "ok", "FAILED", "ok", "ok")
+    ]
+    assert "No such file" in found[2].reason
+    assert "AssertionError: a is another" in found[5].reason
+    assert found[7].reason == "as on page.md"
+
+
+def test_what_a_command_speaks_of_is_the_newest_run(runner):
+    for number, name in enumerate(("seed0-1", "seed0-2", "seed1-3")):
+        run = runner.clone / "runs" / "Env" / "default" / name
+        (run / "checkpoints" / "300" / "policy").mkdir(parents=True)
+        for folder in (run, run / "checkpoints" / "300" / "policy"):
+            (folder / "config.json").touch()
+        os.utime(run, (number, number))
+
+    def typed(command):
+        return runner.shortened(command, runner.clone)
+
+    runs = "runs/Env/default"
+    assert typed("slipstream export runs/Env/... --to onnx") == (
+        f"slipstream export {runs}/seed1-3 --to onnx"
+    )
+    assert typed(f"slipstream resume {runs}/seed0-...") == f"slipstream resume {runs}/seed0-2"
+    branched = typed(f".venv/bin/slipstream branch {runs}/seed0-.../checkpoints/40000")
+    assert branched.startswith(
+        f".venv/bin/slipstream branch {runs}/seed0-2/checkpoints/300 --total"
+    )
+    assert typed("slipstream evaluate RUN") == f"slipstream evaluate {runs}/seed1-3"
+    assert typed("slipstream train Env --seed 1").endswith(" ".join(docs_commands.SHORTER))
+    with pytest.raises(LookupError, match="there is no runs/Other"):
+        typed("slipstream resume runs/Other/...")
 
 
 def test_the_reference_has_every_flag_of_every_command():
