@@ -66,15 +66,23 @@ FOLDERS = {
 STAND_INS = {
     "hopper_sac.zip": """
 import stable_baselines3
-stable_baselines3.SAC("MlpPolicy", "Hopper-v5", learning_starts=50).learn(100)
+model = stable_baselines3.SAC("MlpPolicy", "Hopper-v5", learning_starts=50).learn(100)
+model.save("hopper_sac.zip")
 """,
     "minari:mujoco/hopper/medium-v0": """
 import gymnasium, minari
-env = minari.DataCollector(gymnasium.make("Hopper-v5"))
+from minari.data_collector import EpisodeBuffer
+env = gymnasium.make("Hopper-v5")
+episodes = []
 for seed in range(30):
-    env.reset(seed=seed)
-    while not any(env.step(env.action_space.sample())[2:4]): pass
-env.create_dataset("mujoco/hopper/medium-v0")
+    observations, steps = [env.reset(seed=seed)[0]], []
+    while not steps or not any(steps[-1][2:]):
+        action = env.action_space.sample()
+        obs, *rest, _ = env.step(action)
+        observations.append(obs)
+        steps.append((action, *rest))
+    episodes.append(EpisodeBuffer(None, None, None, observations, *map(list, zip(*steps))))
+minari.create_dataset_from_buffers("mujoco/hopper/medium-v0", episodes, env="Hopper-v5")
 """,
 }
 """Word that names what a reader has already -> a program that makes something like it."""
