@@ -20,6 +20,7 @@ def run_dir(tmp_path):
         )
     link(tmp_path / "run", "best", 10)
     link(tmp_path / "run", "last", 20)
+    (tmp_path / "run" / "config.json").touch()
     return tmp_path / "run"
 
 

@@ -25,6 +25,15 @@ def new_run_dir(root: Path, env_id: str, preset: str, seed: int) -> Path:
     return path
 
 
+def run_of(path: Path) -> Path:
+    """The run that a checkpoint, or a folder in one, belongs to; else the folder itself."""
+    whole = path.absolute()
+    for folder in (path, *path.parents, whole, *whole.parents):  # as it is written, if possible
+        if folder.name == "checkpoints" and (folder.parent / "config.json").exists():
+            return folder.parent
+    return path
+
+
 def describe_run(run_dir: Path, config: dict[str, Any]) -> None:
     """Make the folder with `config.json` and `versions.json`.
 

@@ -8,7 +8,7 @@ from slipstream import checkpoint
 from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.errors import SlipstreamError
-from slipstream.rundir import describe_run, new_run_dir
+from slipstream.rundir import describe_run, new_run_dir, run_of
 from slipstream.trainer import Trainer
 
 
@@ -69,7 +69,7 @@ def resume(path: Path, show_progress: bool = True) -> Path:
     Raises:
         SlipstreamError: no run there, or no whole checkpoint.
     """
-    run_dir = _run_dir(path)
+    run_dir = run_of(path)
     return Trainer(config_of(path), run_dir, checkpoint.resolve(path), show_progress).run()
 
 
@@ -99,7 +99,7 @@ def branch(
     if run_dir is None:
         run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
     describe_run(run_dir, to_dict(config))
-    shutil.copy(_run_dir(source) / "metrics.jsonl", run_dir / "metrics.jsonl")
+    shutil.copy(run_of(source) / "metrics.jsonl", run_dir / "metrics.jsonl")
     step = int(source.name)
     shutil.copytree(source, run_dir / "checkpoints" / source.name)
     checkpoint.link(run_dir, "last", step)
@@ -112,11 +112,7 @@ def config_of(path: Path) -> RunConfig:
     Raises:
         SlipstreamError: no run there.
     """
-    run_dir = _run_dir(path)
+    run_dir = run_of(path)
     if not (run_dir / "config.json").exists():
         raise SlipstreamError(f"{run_dir} holds no run (no config.json); give a run's folder")
     return load(run_dir / "config.json")
-
-
-def _run_dir(path: Path) -> Path:
-    return path.parent.parent if path.parent.name == "checkpoints" else path

@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING
 
 import tyro
+from tyro.conf import Positional
+from tyro.extras import literal_type_from_choices
 
 from slipstream.cli.policies import distil, export, push
 from slipstream.cli.reading import doctor, presets, report
@@ -28,29 +29,20 @@ COMMANDS = {
 }
 
 
-@dataclass(frozen=True)
-class Command:
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = literal_type_from_choices(COMMANDS)
+
+
+def choose(command: Positional[Name]) -> None:
     """Slipstream trains transformer policies in online reinforcement learning.
 
     Each command has a --help of its own.
-    """
 
-    command: Annotated[
-        Literal[
-            "train",
-            "resume",
-            "branch",
-            "evaluate",
-            "export",
-            "distil",
-            "push",
-            "report",
-            "presets",
-            "doctor",
-        ],
-        tyro.conf.Positional,
-    ]
-    """What to do."""
+    Args:
+        command: What to do.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
-        tyro.cli(Command, args=arguments[:1], prog="slipstream")
+        tyro.cli(choose, args=arguments[:1], prog="slipstream")
     try:
         return COMMANDS[arguments[0]](arguments[1:])
     except Interrupted as error:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from slipstream.cli.runs import run_of
 from slipstream.errors import SlipstreamError
+from slipstream.rundir import run_of
 
 
 @dataclass(frozen=True)

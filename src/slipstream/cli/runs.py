@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from slipstream import config as configuration
 from slipstream.config import RunConfig
 from slipstream.errors import SlipstreamError
+from slipstream.rundir import run_of
 
 if TYPE_CHECKING:
     from slipstream.policy import Policy
@@ -216,10 +217,3 @@ def _record(options: EvaluateOptions, policy: "Policy", given: tuple[Path, ...])
         range(options.seed, options.seed + options.video_episodes),
         {"actor": actor, "step": step, "when": ["evaluate"]},
     )
-
-
-def run_of(path: Path) -> Path:
-    """The run that a checkpoint, or a folder in one, belongs to; else the folder itself."""
-    whole = path.absolute()
-    inside = [folder.parent for folder in (whole, *whole.parents) if folder.name == "checkpoints"]
-    return inside[0] if inside else path

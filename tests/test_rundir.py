@@ -1,0 +1,33 @@
+"""Whose folder a path is in."""
+
+from pathlib import Path
+
+import pytest
+
+from slipstream.rundir import run_of
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A run below a folder that is called as those of checkpoints are, which is none."""
+    monkeypatch.chdir(tmp_path)
+    run = Path("checkpoints") / "run"
+    (run / "checkpoints" / "300" / "policy").mkdir(parents=True)
+    (run / "config.json").touch()
+    return run
+
+
+@pytest.mark.parametrize("inside", [".", "checkpoints/300", "checkpoints/300/policy"])
+def test_the_run_of_what_is_in_it_as_it_was_written(kept, inside):
+    assert run_of(kept / inside) == kept
+    assert run_of((kept / inside).absolute()) == kept.absolute()
+
+
+def test_the_run_of_a_checkpoint_from_within(kept, monkeypatch):
+    whole = kept.absolute()
+    monkeypatch.chdir(kept / "checkpoints" / "300")
+    assert run_of(Path()) == whole
+
+
+def test_a_folder_of_no_run_is_its_own():
+    assert run_of(Path("alone") / "checkpoints" / "policy") == Path("alone/checkpoints/policy")
