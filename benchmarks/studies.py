@@ -12,6 +12,10 @@ class Task:
     total_steps: int = 40_000
     eval_every: int = 4_000
     arguments: tuple[str, ...] = ()
+    measure: str = "return"
+    """What of an evaluation is drawn and tabled."""
+    episodes: int = 10
+    """Of each evaluation."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,33 @@ POPGYM = Study(
 )
 """POPGym (Morad et al. 2023, arXiv 2303.01859): angles with noise, no velocities."""
 
+# What the preset `quick` sets for ManiSkill, for all who are compared with it.
+_MANIPULATION = (
+    *("--obs", "rgb", "--env.normalize-obs", "--utd-ratio", "0.25"),
+    *("--env.kwargs", "control_mode", "pd_ee_delta_pos"),
+    *("--algorithms.sac.gamma", "0.8", "--algorithms.sac.tau", "0.01"),
+    *("--algorithms.sac.alpha", "0.02"),
+)
+
+
+def _manipulation(env_id: str) -> Task:
+    return Task(
+        env_id,
+        total_steps=24_000,
+        eval_every=8_000,
+        arguments=_MANIPULATION,
+        measure="success_once",
+        episodes=20,
+    )
+
+
 PIXELS = Study(
     "pixels",
-    {"HalfCheetah-v5-64px": Task("HalfCheetah-v5", eval_every=7_000)},
+    {
+        "HalfCheetah-v5-64px": Task("HalfCheetah-v5", eval_every=7_000, arguments=("--obs", "rgb")),
+        "PullCube-v1-64px": _manipulation("PullCube-v1"),
+        "PushCube-v1-64px": _manipulation("PushCube-v1"),
+    },
     {
         "quick": Variant(
             "Two stages from pixels, taught by a state MLP", "#E69F00", ("--preset", "quick")
@@ -153,16 +181,10 @@ PIXELS = Study(
         "scratch": Variant(
             "Transformer from scratch on pixels, state critic",
             "#D55E00",
-            (
-                *SCRATCH,
-                "--obs",
-                "rgb",
-                "--privileged",
-                "critic",
-                "--online.replay-capacity",
-                "20000",
-            ),
+            (*SCRATCH, "--privileged", "critic", "--online.replay-capacity", "20000"),
         ),
+        "cnn": Variant("Two stages, a CNN first", "#0072B2", ("--preset", "cnn")),
+        "cnn-alone": Variant("CNN alone", "#009E73", ("--preset", "cnn", *ALONE)),
     },
 )
 """Images alone at 64 x 64: what a teacher that sees the state is worth."""

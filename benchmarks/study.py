@@ -73,8 +73,9 @@ class Run:
             *options.arguments,
             *("--algorithm", options.algorithm, "--seed", str(self.seed)),
             *("--total-steps", str(options.total_steps)),
-            *("--eval.every", str(options.eval_every), "--eval.episodes", "10"),
-            *("--checkpoint-every", "1000000", "--no-tensorboard", "--quiet"),
+            *("--eval.every", str(options.eval_every)),
+            *("--eval.episodes", str(options.episodes)),
+            *("--checkpoint-every", "1000000", "--no-tensorboard", "--no-video", "--quiet"),
             *("--run-dir", str(folder)),
         ]
 

@@ -1,4 +1,4 @@
-"""Draw a study: returns over counted steps and over CPU time, and a table.
+"""Draw a study: returns (or successes) over counted steps and over CPU time, and a table.
 
     python -m benchmarks.study_figure learning
 
@@ -27,18 +27,18 @@ FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's evaluations of the actor that collects: steps, CPU seconds, mean returns (n,)."""
+    """One run's evaluations of the actor that collects: steps, CPU seconds, means (n,)."""
 
     steps: np.ndarray
     cpu_seconds: np.ndarray
-    returns: np.ndarray
+    values: np.ndarray
     switch: int | None
     handed_over: float | None
     rollbacks: int
 
 
-def read(folder: Path) -> Curve:
-    """The evaluations of one run."""
+def read(folder: Path, measure: str) -> Curve:
+    """The evaluations of one run; `measure`: return or success_once."""
     points: dict[int, tuple[float, float]] = {}
     switch, handed_over, rollbacks, accelerator = None, None, 0, None
     for text in (folder / "metrics.jsonl").read_text().splitlines():
@@ -46,16 +46,16 @@ def read(folder: Path) -> Curve:
         if line.get("event") == "switch":
             switch, handed_over = line["step"], accelerator
         rollbacks += line.get("event") == "rollback"
-        accelerator = line.get("eval/accelerator/return", accelerator)
+        accelerator = line.get(f"eval/accelerator/{measure}", accelerator)
         actor = {"accelerate": "accelerator", "online": "transformer"}.get(line.get("stage"), "sb3")
-        value = line.get(f"eval/{actor}/return")
+        value = line.get(f"eval/{actor}/{measure}")
         if value is not None:
             points[line["step"]] = (line["cpu_seconds"], value)
     steps = np.array(sorted(points))
-    cpu, returns = np.array([points[step] for step in steps]).T
+    cpu, values = np.array([points[step] for step in steps]).T
     if switch == steps[-1]:  # a switch that comes at the end is none
         switch = None
-    return Curve(steps, cpu, returns, switch, handed_over, rollbacks)
+    return Curve(steps, cpu, values, switch, handed_over, rollbacks)
 
 
 def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,11 +71,11 @@ def draw(axes: list[Axes], task: str, study: Study, curves: dict[str, list[Curve
     for variant, runs in curves.items():
         label, colour = study.variants[variant].label, study.variants[variant].colour
         for run in runs:
-            by_steps.plot(run.steps, run.returns, color=colour, alpha=0.25, lw=0.8)
+            by_steps.plot(run.steps, run.values, color=colour, alpha=0.25, lw=0.8)
             if run.switch is not None:
                 by_steps.axvline(run.switch, color=colour, alpha=0.35, lw=0.8, ls=":")
         grid = runs[0].steps
-        values = np.stack([np.interp(grid, run.steps, run.returns) for run in runs])
+        values = np.stack([np.interp(grid, run.steps, run.values) for run in runs])
         cpu = np.mean([np.interp(grid, run.steps, run.cpu_seconds) for run in runs], 0)
         bounds = interval(values)
         for axis, x in ((by_steps, grid), (by_time, cpu)):
@@ -87,7 +87,12 @@ def draw(axes: list[Axes], task: str, study: Study, curves: dict[str, list[Curve
                 label=f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})",
             )
             axis.fill_between(x, *bounds, color=colour, alpha=0.12, lw=0)
-    by_steps.set(title=task, xlabel="env steps, all counted", ylabel="return, 10 episodes")
+    wanted = study.tasks[task]
+    by_steps.set(
+        title=task,
+        xlabel="env steps, all counted",
+        ylabel=f"{wanted.measure}, {wanted.episodes} episodes",
+    )
     by_time.set(title=f"{task}, over time", xlabel="CPU seconds on one core, evaluation left out")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -102,7 +107,10 @@ def main(name: Annotated[str, tyro.conf.Positional]) -> None:
     tasks = {}
     for task in [results / task for task in study.tasks]:
         curves = {
-            variant: [read(done.parent) for done in sorted(task.glob(f"{variant}/*/done.json"))]
+            variant: [
+                read(done.parent, study.tasks[task.name].measure)
+                for done in sorted(task.glob(f"{variant}/*/done.json"))
+            ]
             for variant in study.variants
         }
         found = {variant: runs for variant, runs in curves.items() if runs}
@@ -112,21 +120,24 @@ def main(name: Annotated[str, tyro.conf.Positional]) -> None:
         len(tasks), 2, figsize=(10, 3.4 * len(tasks)), squeeze=False, layout="constrained"
     )
     rows = [
-        "| task | method | last return, each seed | IQM (95 % interval) | CPU s | switch at |",
+        "| task | method | at the end, each seed | IQM (95 % interval) | CPU s | switch at |",
         "|---|---|---|---|---|---|",
     ]
     for row, (task, curves) in zip(axes, tasks.items(), strict=True):
         draw(list(row), task, study, curves)
         row[0].legend(frameon=False, fontsize=8, loc="upper left")
+        digits = 0 if study.tasks[task].measure == "return" else 2
         for variant, runs in curves.items():
-            last = np.array([run.returns[-1] for run in runs])
+            last = np.array([run.values[-1] for run in runs])
             low, high = interval(last)
-            switches = ", ".join(f"{r.switch} ({r.handed_over:.0f})" for r in runs if r.switch)
+            switches = ", ".join(
+                f"{r.switch} ({r.handed_over:.{digits}f})" for r in runs if r.switch
+            )
             rollbacks = sum(run.rollbacks for run in runs)
             rows.append(
                 f"| {task} | {study.variants[variant].label} | "
-                f"{' / '.join(f'{x:.0f}' for x in last)} | "
-                f"{interquartile_mean(last):.0f} ({low:.0f} to {high:.0f}) | "
+                f"{' / '.join(f'{x:.{digits}f}' for x in last)} | "
+                f"{interquartile_mean(last):.{digits}f} ({low:.{digits}f} to {high:.{digits}f}) | "
                 f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} | "
                 f"{switches}{f'; {rollbacks} rollbacks' if rollbacks else ''} |"
             )
@@ -135,9 +146,10 @@ def main(name: Annotated[str, tyro.conf.Positional]) -> None:
     note = (
         "CPU seconds come from runs that shared the two cores with each other and with other work: "
         "an order of size. "
-        "Steps: every env step of both stages; evaluation not counted, 10 episodes on fixed seeds. "
+        "Returns, or success_once where the figure says so. "
+        "Steps: every env step of both stages; evaluation not counted, its seeds are fixed. "
         "IQM and bootstrap interval over seeds as in rliable (the mean, for three seeds). "
-        "In brackets behind a switch: the accelerator's return there.\n"
+        "In brackets behind a switch: what the accelerator reached there.\n"
     )
     (results / "table.md").write_text("\n".join(rows) + "\n\n" + note)
     print("\n".join(rows))

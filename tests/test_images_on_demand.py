@@ -163,8 +163,17 @@ def test_what_does_not_fit_beside_the_rest_goes_further_away(tmp_path):
     assert places == {"accelerate": "device", "frames": "host", "online": "disk"}
 
 
-@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "PullCube-v1"])
-def test_the_quick_preset_renders_on_demand(env_id):
+@pytest.mark.parametrize(
+    ("env_id", "parts", "control"),
+    [
+        ("HalfCheetah-v5", {"rgb"}, None),
+        ("PullCube-v1", {"rgb", "state"}, "pd_ee_delta_pos"),
+        ("MS-HopperStand-v1", {"rgb", "state"}, None),
+    ],
+)
+def test_the_quick_preset_renders_on_demand_and_is_filmed(env_id, parts, control):
     config = preset("quick", env_id)
     assert config.teacher_sees_state and config.cloning.every == 0
-    assert ("state" in config.env.parts) is (env_id == "PullCube-v1")
+    assert set(config.env.parts) == parts
+    assert config.env.kwargs.get("control_mode") == control
+    assert config.video.enabled and config.video.when == ("end",)

@@ -74,6 +74,20 @@ _NEEDS_NEW_SCENE = re.compile(
 _TELLS = {"PullCube-v1": ("extra.goal_pos",)}
 
 
+# Tasks of an arm over a table whose tool can be told where to go ("pd_ee_delta_pos").
+_TABLETOP_ARM = frozenset(
+    """
+    LiftPegUpright PegInsertionSide PickCube PlaceSphere PlugCharger PokeCube PullCube
+    PullCubeTool PushCube PushT RollBall StackCube StackPyramid
+    """.split()  # noqa: SIM905 - as above
+)
+
+
+def is_tabletop_arm(env_id: str) -> bool:
+    """Whether the id is a ManiSkill task whose arm knows the control mode `pd_ee_delta_pos`."""
+    return env_id.rpartition(":")[2].removesuffix("-v1") in _TABLETOP_ARM
+
+
 def is_maniskill(env_id: str) -> bool:
     """Whether the id is a ManiSkill task: one of its own, or one that a `module:` registers."""
     module, _, name = env_id.rpartition(":")
