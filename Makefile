@@ -92,7 +92,7 @@ docs: setup ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: $(CURDIR)/site/index.html"
 
-docs-commands: ## run every command of the documentation in a fresh clone (an hour)
+docs-commands: ## run every command of the documentation in a fresh clone (over an hour)
 	$(PYTHON) -m scripts.docs_commands $(DOCS_ARGS)
 
 bench: setup-bench ## measure update and stage-1 speed beside the peers
