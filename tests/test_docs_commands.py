@@ -1,6 +1,6 @@
 """Every `slipstream ...` in the documentation is a command that this version understands.
 
-`scripts/docs_commands.py` runs them all, which takes over an hour; it is tried out here on small pages.
+`scripts/docs_commands.py` runs them all, which takes over an hour; small pages try it out here.
 """
 
 import os
