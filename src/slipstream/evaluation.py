@@ -89,11 +89,11 @@ def evaluate(
         else:
             tensors = to_tensors(obs, device)
             output, carry = actor.step(tensors, carry)
-            action = output.mode.cpu()
+            action = output.mode
             if compare is not None:
                 other, other_carry = compare.step(tensors, other_carry)
                 errors.append(action_error(output, other)[torch.from_numpy(running)])
-        result = env.step(action.numpy())
+        result = env.step(action)
         num_steps += int(result.acted.sum())
         if num_steps > MAX_STEPS * env.num_envs:
             raise SlipstreamError(

@@ -69,7 +69,9 @@ def test_actions_taken_are_actions_stored(monkeypatch):
     taken = []
     step = interaction.env.step
     monkeypatch.setattr(
-        interaction.env, "step", lambda action: (taken.append(action.copy()), step(action))[1]
+        interaction.env,
+        "step",
+        lambda action: (taken.append(action.numpy().copy()), step(action))[1],
     )
     for i in range(10):
         interaction.step(actor, lambda output: output.mode, random=i < 5)

@@ -60,20 +60,51 @@ def final_obs(infos: Mapping[str, Any], done: np.ndarray, env_id: str) -> Any:
     return stack_obs([row if ended else filler for row, ended in zip(final, done, strict=True)])
 
 
-def success_flag(infos: Mapping[str, Any], i: int | np.intp, done: bool) -> bool | None:
-    """Whether environment i reported success in the step just taken; None if it says nothing.
+def success_entries(infos: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step's infos say of success, as values (N,) that `success_flags` reads.
+
+    Named as there, with `_` before the mask of the environments that say it, and `final.` before
+    what was said of an episode that ended: the rest is already of the next one.
+    """
+    final = infos.get("final_info", {})
+    if not isinstance(final, Mapping):  # gymnasium < 1.0: one dict for each environment
+        final = {
+            name: np.array([read(row or {}, key) for row in final], bool)
+            for key in SUCCESS_KEYS
+            for name, read in ((key, dict.get), (f"_{key}", dict.__contains__))
+        }
+    return {
+        prefix + name: source[name]
+        for prefix, source in (("", infos), ("final.", final))
+        for key in SUCCESS_KEYS
+        for name in (key, f"_{key}")
+        if name in source
+    }
+
+
+def success_flags(
+    infos: Mapping[str, Any], told: Mapping[str, np.ndarray], done: np.ndarray
+) -> np.ndarray:
+    """What each environment reported of success in the step just taken.
 
     Args:
         infos: what `step` returned.
-        i: the environment's index.
-        done: whether its episode ended.
+        told: holds the `success_entries` of it, in the host's memory.
+        done: (N,) bool, the environments whose episode ended.
+
+    Returns:
+        (N,) int8: 1 for success, 0 for none, -1 for no report.
     """
-    source = infos
-    if done and "final_info" in infos:  # the rest of `infos` is already of the next episode
-        source = infos["final_info"]
-        if not isinstance(source, Mapping):  # gymnasium < 1.0: one dict for each environment
-            source = {key: {i: value} for key, value in source[i].items()}
-    for key in SUCCESS_KEYS:
-        if key in source and (f"_{key}" not in source or source[f"_{key}"][i]):
-            return bool(source[key][i])
-    return None
+    flags = _flags(told, "", len(done))
+    if "final_info" not in infos:
+        return flags
+    return np.where(done, _flags(told, "final.", len(done)), flags)
+
+
+def _flags(told: Mapping[str, np.ndarray], prefix: str, num_envs: int) -> np.ndarray:
+    flags = np.full(num_envs, -1, np.int8)
+    for key in reversed(SUCCESS_KEYS):  # the first counts
+        if prefix + key in told:
+            said = told.get(f"{prefix}_{key}", np.ones(num_envs)).astype(bool)
+            flags = np.where(said, told[prefix + key].astype(bool).astype(np.int8), flags)
+    return flags

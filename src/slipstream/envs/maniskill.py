@@ -22,6 +22,7 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 
+from slipstream.envs.maniskill_views import camera_names, image_spaces, look
 from slipstream.envs.pixels import Images
 from slipstream.errors import SlipstreamError
 
@@ -142,26 +143,15 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
                 command that gets them; or the task cannot be made with these arguments.
         """
         name = env_id.rpartition(":")[2]
-        kwargs = {
-            "render_backend": None,
-            "control_mode": _CONTROL_MODE,
-            "reconfiguration_freq": int(evaluation or bool(_NEEDS_NEW_SCENE.fullmatch(name))),
-            "sensor_configs": {
-                "width": image_size,
-                "height": image_size,
-                "shader_pack": "minimal",
-            },
-            "human_render_camera_configs": {"width": view_size, "height": view_size},
-            **(env_kwargs or {}),
-        }
-        self._env = _make(name, kwargs, ignore_terminations=evaluation)
-        self.base: Any = self._env.unwrapped
-        self.spec = dataclasses.replace(
-            gym.spec(name), max_episode_steps=_time_limit(self._env), kwargs={}
-        )
+        new_scene = evaluation or bool(_NEEDS_NEW_SCENE.fullmatch(name))
+        task = make_task(name, env_kwargs or {}, new_scene, image_size, view_size)
+        wrappers: Any = importlib.import_module("mani_skill.utils.wrappers")
+        self._env: gym.Env[Any, Any] = wrappers.CPUGymWrapper(task, ignore_terminations=evaluation)
+        self.base: Any = task.unwrapped
+        self.spec = task_spec(name, task)
         self.observation_space = _vector(self._env.observation_space)
         self.action_space = cast("gym.spaces.Box", self._env.action_space)
-        self.proprioception = _proprioception(self.base, _TELLS.get(name, ()))
+        self.proprioception = proprioception(self.base, name)
         self.metadata = {**self.metadata, "render_fps": self.base.control_freq}
         self.moved = False
 
@@ -212,25 +202,14 @@ class ManiSkillCameras:
             SlipstreamError: no such sensor, or the task has none.
         """
         self._env, self._textures = env, tuple(textures)
-        names = list(env.base.scene.sensors)
-        if not names or camera not in (None, *names):
-            raise SlipstreamError(
-                f"{env.spec and env.spec.id} has no camera{f' {camera!r}' if camera else ''}: "
-                + (f"choose of {', '.join(names)}" if names else "show its state instead")
-            )
-        self._names = names if camera is None else [camera]
+        self._names = camera_names(env.base, camera)
         # Before the first episode nothing is in its place, but shapes are what they will be.
         self._parts = [(key, part.shape[-1]) for key, part in self._state_parts()]
 
     @property
     def spaces(self) -> Mapping[str, gym.spaces.Box]:
         """Images of all cameras, 3 channels each in `rgb` and 1 in `depth`."""
-        config = self._env.base.scene.sensors[self._names[0]].config
-        channels = {"rgb": 3 * len(self._names), "depth": len(self._names)}
-        return {
-            key: gym.spaces.Box(0, 255, (config.height, config.width, channels[key]), np.uint8)
-            for key in self._textures
-        }
+        return image_spaces(self._env.base, self._names, self._textures)
 
     @property
     def state_size(self) -> int:
@@ -239,27 +218,10 @@ class ManiSkillCameras:
 
     def render(self) -> Images:
         """Images of the present."""
-        base = self._env.base
-        for hidden in base._hidden_objects:
-            hidden.hide_visual()
-        base.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-        sensors = [base.scene.sensors[name] for name in self._names]
-        for sensor in sensors:
-            sensor.capture()
-        views = [
-            sensor.get_obs(
-                rgb="rgb" in self._textures,
-                depth="depth" in self._textures,
-                position=False,
-                segmentation=False,
-            )
-            for sensor in sensors
-        ]
-        images = {}
-        for key in self._textures:
-            image = np.concatenate([view[key][0].numpy(force=True) for view in views], -1)
-            images[key] = _shown_depth(image) if key == "depth" else np.ascontiguousarray(image)
-        return images
+        seen = look(self._env.base, self._names, self._textures)
+        return {
+            key: np.ascontiguousarray(image[0].numpy(force=True)) for key, image in seen.items()
+        }
 
     def sim_state(self) -> np.ndarray:
         """Poses and velocities of everything that moves, float32 numbers in float64."""
@@ -294,14 +256,54 @@ class ManiSkillCameras:
         """Nothing to release: the cameras belong to the scene."""
 
 
-def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym.Env[Any, Any]:
-    """ManiSkill's environment, on the CPU and without batches; its mistakes in one line."""
-    if kwargs.get("sim_backend") not in (None, "auto", "cpu", "physx_cpu"):
-        raise SlipstreamError(
-            f"{env_id} cannot be simulated by '{kwargs['sim_backend']}': Slipstream runs "
-            "ManiSkill's physics on the CPU alone, and renders on a GPU where there is one; leave "
-            "sim_backend out, and use --env.num-envs N --env.parallel for several environments"
-        )
+def make_task(
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    new_scene: bool,
+    image_size: int,
+    view_size: int,
+    sim_backend: str = "physx_cpu",
+    num_envs: int = 1,
+) -> gym.Env[Any, Any]:
+    """ManiSkill's environment, whose observations are batches (N, *) of tensors.
+
+    Args:
+        env_id: ManiSkill's id.
+        env_kwargs: keyword arguments of the task, and `max_episode_steps`.
+        new_scene: build the scene anew for every episode.
+        image_size: height and width of the cameras' images in pixels.
+        view_size: height and width of what `render` returns, in pixels.
+        sim_backend: what simulates: "physx_cpu", or "physx_cuda" (with ":k" for device k).
+        num_envs: how many; one on the CPU.
+
+    Raises:
+        SlipstreamError: as `ManiSkillEnv`.
+    """
+    kwargs = {
+        "render_backend": None,
+        "control_mode": _CONTROL_MODE,
+        "reconfiguration_freq": int(new_scene),
+        "sensor_configs": {"width": image_size, "height": image_size, "shader_pack": "minimal"},
+        "human_render_camera_configs": {"width": view_size, "height": view_size},
+        **env_kwargs,
+    }
+    return _make(env_id, kwargs, {"sim_backend": sim_backend, "num_envs": num_envs})
+
+
+def task_spec(name: str, task: gym.Env[Any, Any]) -> Any:
+    """Gymnasium's spec of a task, with the time limit that it has."""
+    return dataclasses.replace(gym.spec(name), max_episode_steps=_time_limit(task), kwargs={})
+
+
+def _make(env_id: str, kwargs: dict[str, Any], batch: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """ManiSkill's environment; the mistakes of `kwargs` in one line."""
+    for name in batch:
+        if kwargs.get(name, "auto") not in (None, "auto", "cpu", "physx_cpu"):
+            raise SlipstreamError(
+                f"{env_id} is made with {name} {kwargs[name]!r} in env.kwargs: leave it out, and "
+                "use --env.num-envs N for several environments, with --env.physics cuda to "
+                "simulate them on a GPU or --env.parallel to simulate them on the CPU"
+            )
     # Without the first, a missing file is asked for on the terminal.
     os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")
     os.environ.setdefault("MS_RENDERER_LOG_LEVEL", "critical")
@@ -315,16 +317,15 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
     _check_assets(env_id, kwargs)
     kwargs["render_backend"] = kwargs["render_backend"] or _render_backend()
     arguments = {
-        "num_envs": 1,
         "obs_mode": "state",
         "render_mode": "rgb_array",
         "disable_env_checker": True,
         **kwargs,
-        "sim_backend": "physx_cpu",
+        **batch,
     }
     warnings.filterwarnings("ignore", ".*precision lowered by casting")  # in ManiSkill's spaces
     try:
-        env = gym.make(env_id, **arguments)
+        return gym.make(env_id, **arguments)
     except RuntimeError as error:
         named = re.search(r"download_asset (\w+)", str(error))
         if named is not None:
@@ -340,7 +341,7 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
             raise
         asked = kwargs["control_mode"]
         if asked == _CONTROL_MODE:  # not the user's choice: take the robot's first
-            return _make(env_id, {**kwargs, "control_mode": None}, ignore_terminations)
+            return _make(env_id, {**kwargs, "control_mode": None}, batch)
         raise SlipstreamError(
             f"{env_id} has no control mode '{asked}': choose one of {_modes(error)}"
         ) from error
@@ -352,8 +353,6 @@ def _make(env_id: str, kwargs: dict[str, Any], ignore_terminations: bool) -> gym
         if "unexpected keyword" not in str(error):
             raise
         raise SlipstreamError(f"{env_id} cannot be made with {kwargs}: {_line(error)}") from error
-    wrappers: Any = importlib.import_module("mani_skill.utils.wrappers")
-    return wrappers.CPUGymWrapper(env, ignore_terminations=ignore_terminations)
 
 
 def _check_assets(name: str, kwargs: Mapping[str, Any]) -> None:
@@ -405,20 +404,16 @@ def _render_backend() -> str:
     return "gpu"
 
 
-def _shown_depth(millimetres: np.ndarray) -> np.ndarray:
-    metres = millimetres.astype(np.float32) / 1000
-    return np.rint(255 * metres / (1 + metres)).astype(np.uint8)
-
-
-def _proprioception(base: Any, tells: Sequence[str]) -> tuple[int, ...]:
-    """Components of the flattened state that ManiSkill shows beside images, except `tells`."""
-    info = base.get_info()
-    full = _leaves(base._get_obs_state_dict(info))
+def proprioception(base: Any, name: str) -> tuple[int, ...]:
+    """Components of the flattened state that ManiSkill shows beside images, less what tells."""
+    info, tells = base.get_info(), _TELLS.get(name, ())
+    full = _leaves(base._get_obs_state_dict(info), base.num_envs)
     # Some tasks ask the one, some the other, whether they are to show their state.
     mode, struct = base._obs_mode, base.obs_mode_struct
     base._obs_mode = "rgb"
     base.obs_mode_struct = dataclasses.replace(struct, state=False, state_dict=False)
-    shown = _leaves({"agent": base._get_obs_agent(), "extra": base._get_obs_extra(info)})
+    shown = {"agent": base._get_obs_agent(), "extra": base._get_obs_extra(info)}
+    shown = _leaves(shown, base.num_envs)
     base._obs_mode, base.obs_mode_struct = mode, struct
     kept: list[int] = []
     start = 0
@@ -429,14 +424,14 @@ def _proprioception(base: Any, tells: Sequence[str]) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
-    """Path -> number of components, in the order in which ManiSkill flattens an observation."""
+def _leaves(tree: Mapping[str, Any], num_envs: int, prefix: str = "") -> dict[str, int]:
+    """Path -> number of components of one environment, in the order in which ManiSkill flattens an observation."""
     leaves: dict[str, int] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{key}.")
+            leaves |= _leaves(value, num_envs, f"{prefix}{key}.")
         else:
-            leaves[prefix + key] = int(np.prod(np.shape(value)))
+            leaves[prefix + key] = int(np.prod(np.shape(value))) // num_envs
     return leaves
 
 

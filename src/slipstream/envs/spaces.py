@@ -84,6 +84,8 @@ class ActionScale:
     Attributes:
         low: (A,) float64, lowest action of the environment, flattened.
         high: (A,) float64, highest.
+        shape: of one action as the environment takes it.
+        dtype: its numpy dtype.
     """
 
     def __init__(self, space: gym.Space[Any], env_id: str) -> None:
@@ -114,7 +116,7 @@ class ActionScale:
         self.low, self.high = low, high
         self._env_id = env_id
         self._centre, self._half = (low + high) / 2, (high - low) / 2
-        self._shape, self._dtype = tuple(space.shape), space.dtype
+        self.shape, self.dtype = tuple(space.shape), space.dtype
 
     def to_env(self, action: np.ndarray, num_envs: int) -> np.ndarray:
         """Clip to [-1, 1] and rescale to [low, high].
@@ -129,23 +131,31 @@ class ActionScale:
         Raises:
             SlipstreamError: wrong shape, or not finite.
         """
-        expected = (num_envs, len(self.low))
         action = np.asarray(action, np.float64)
-        if action.shape != expected:
+        self.check_shape(action.shape, num_envs)
+        self.check_finite(action)
+        # Clipped last: rounding may step over a bound too.
+        action = action * self._half + self._centre
+        action = np.minimum(np.maximum(action, self.low), self.high)
+        return action.reshape(num_envs, *self.shape).astype(self.dtype)
+
+    def check_shape(self, shape: tuple[int, ...], num_envs: int) -> None:
+        """Raise SlipstreamError unless it is (N, A)."""
+        expected = (num_envs, len(self.low))
+        if shape != expected:
             raise SlipstreamError(
-                f"{self._env_id} takes actions of shape {expected}, got {action.shape}: give one "
+                f"{self._env_id} takes actions of shape {expected}, got {shape}: give one "
                 "row for each environment"
             )
+
+    def check_finite(self, action: np.ndarray) -> None:
+        """Raise SlipstreamError where an action (N, A) is not finite."""
         if not np.isfinite(action).all():
             i, j = np.argwhere(~np.isfinite(action))[0]
             raise SlipstreamError(
                 f"component {j} of the action for environment {i} is {action[i, j]}: the policy "
                 "diverged, lower the learning rates or look at the training metrics"
             )
-        # Clipped last: rounding may step over a bound too.
-        action = action * self._half + self._centre
-        action = np.minimum(np.maximum(action, self.low), self.high)
-        return action.reshape(num_envs, *self._shape).astype(self._dtype)
 
 
 def to_numpy(value: Any) -> np.ndarray:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slipstream.envs.arrays import Array
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -28,8 +30,9 @@ class Episode:
 class StepResult:
     """What one call of `VecEnv.step` did to N environments.
 
-    The arrays are the caller's to keep (the environment never overwrites them), but `next_obs`
-    and `obs` may share memory with each other: do not write into them.
+    Observations are numpy arrays, or torch tensors where the environment speaks torch; all else is
+    numpy. The arrays are the caller's to keep (the environment never overwrites them), but
+    `next_obs` and `obs` may share memory with each other: do not write into them.
 
     Attributes:
         next_obs: key -> (N, *), the true next observation, an episode's last one included.
@@ -44,11 +47,11 @@ class StepResult:
         episodes: the episodes that ended in this call.
     """
 
-    next_obs: dict[str, np.ndarray]
+    next_obs: dict[str, Array]
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
-    obs: dict[str, np.ndarray]
+    obs: dict[str, Array]
     started: np.ndarray
     acted: np.ndarray
     episodes: tuple[Episode, ...]

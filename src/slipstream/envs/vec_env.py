@@ -10,9 +10,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from slipstream.envs.autoreset import autoreset_mode, final_obs, success_flag
+from slipstream.envs.arrays import Array, Arrays, HostArrays
+from slipstream.envs.autoreset import (
+    autoreset_mode,
+    final_obs,
+    success_entries,
+    success_flags,
+)
 from slipstream.envs.registry import EnvFactory, env_factories, record
-from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy, to_obs
+from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy
 from slipstream.envs.step_result import Episode, StepResult
 from slipstream.errors import SlipstreamError
 from slipstream.spec import SIM_STATE, ArraySpec, EnvSpec
@@ -27,6 +33,10 @@ class VecEnv:
     ManiSkill's). Observations become `{"state": (N, n) float32}` or `{"rgb": (N, H, W, C) uint8}`;
     a Dict of Boxes keeps its keys.
 
+    They are numpy arrays, or torch tensors on the device of an environment that speaks torch. Of
+    those nothing is brought to the host but rewards, ends and success, in one transfer a step and
+    another where an episode ends.
+
     Attributes:
         spec: names, shapes and bounds of a single environment.
         spec_rendered: the same, with images in place of the simulator's state that stands in for
@@ -40,7 +50,7 @@ class VecEnv:
     spec: EnvSpec
     spec_rendered: EnvSpec
     num_envs: int
-    current_obs: dict[str, np.ndarray]
+    current_obs: dict[str, Array]
     restarted: np.ndarray
 
     def __init__(
@@ -48,6 +58,7 @@ class VecEnv:
         vector_env: VectorEnv[Any, Any, Any],
         *,
         recorded: bool = False,
+        device: Any = None,
         prev_action: bool = False,
         prev_reward: bool = False,
     ) -> None:
@@ -55,6 +66,8 @@ class VecEnv:
 
         Args:
             vector_env: any gymnasium vector environment; closed together with this adapter.
+            device: the torch device on which it takes actions and shows observations; None where
+                it does so in numpy arrays.
             recorded: every environment in it is an `EpisodeRecorder`, so that its running episodes
                 can be saved and restored.
             prev_action: add the key "prev_action" (N, A), in [-1, 1]; zeros at an episode's start.
@@ -69,12 +82,13 @@ class VecEnv:
         name, max_episode_steps = _describe(vector_env, recorded)
         self._shown = observation_spec(vector_env.single_observation_space, name)
         self._action_scale = ActionScale(vector_env.single_action_space, name)
+        self._arrays = _arrays(self._action_scale, device)
         low, high = self._action_scale.low.tolist(), self._action_scale.high.tolist()
-        self._previous: dict[str, np.ndarray] = {}
+        self._previous: dict[str, Array] = {}
         if prev_action:
-            self._previous["prev_action"] = np.zeros((self.num_envs, len(low)), np.float32)
+            self._previous["prev_action"] = self._arrays.vector(np.zeros((self.num_envs, len(low))))
         if prev_reward:
-            self._previous["prev_reward"] = np.zeros((self.num_envs, 1), np.float32)
+            self._previous["prev_reward"] = self._arrays.vector(np.zeros((self.num_envs, 1)))
         added = {key: ArraySpec(value.shape[1:]) for key, value in self._previous.items()}
         obs_spec = {**self._shown, **added}
         self.spec = EnvSpec(name, obs_spec, tuple(low), tuple(high), max_episode_steps)
@@ -84,7 +98,7 @@ class VecEnv:
         self.restarted = np.zeros(self.num_envs, bool)
         self._clear_statistics()
 
-    def reset(self, seed: int | Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    def reset(self, seed: int | Sequence[int] | None = None) -> dict[str, Array]:
         """Begin a new episode everywhere.
 
         Args:
@@ -110,12 +124,12 @@ class VecEnv:
         raw_obs, _ = self._vector_env.reset(seed=cast("Any", seed))
         self._clear_statistics()
         self.restarted = np.zeros(self.num_envs, bool)
-        self.current_obs = self._convert(raw_obs)
+        self.current_obs = self._arrays.obs(raw_obs, self._shown)
         self._check_obs(self.current_obs)
         self._add_previous(self.current_obs, np.ones(self.num_envs, bool))
         return self.current_obs
 
-    def step(self, action: np.ndarray) -> StepResult:
+    def step(self, action: Array) -> StepResult:
         """Take one step in every environment, and begin a new episode where one ended.
 
         Args:
@@ -131,37 +145,42 @@ class VecEnv:
         if not self.current_obs:
             raise SlipstreamError(f"{self.spec.env_id} was stepped before reset(): call it first")
         acted = ~self._reset_is_due
-        raw_obs, reward, terminated, truncated, infos = self._step_raw(action)
+        obs, told, infos = self._step_raw(action)
+        reward = np.array(told["reward"], np.float64)
+        terminated = np.array(told["terminated"], np.bool_)
+        truncated = np.array(told["truncated"], np.bool_)
         done = terminated | truncated
         reward[self._reset_is_due] = 0.0
         self._episode_length += acted
+        same_step = self._autoreset_mode is AutoresetMode.SAME_STEP
+        self._check_finite(told["finite"], obs, done if same_step else None, action)
         self._check_reward(reward)
         self._episode_return += reward
 
-        next_obs = obs = self._convert(raw_obs)
-        started = self._reset_is_due
+        next_obs, started = obs, self._reset_is_due
         any_done = bool(done.any())
         if self._autoreset_mode is AutoresetMode.NEXT_STEP:
             self._reset_is_due = done.copy()
         elif any_done:
             started = done.copy()
-            if self._autoreset_mode is AutoresetMode.DISABLED:
-                first, _ = self._vector_env.reset(options={"reset_mask": done.copy()})
-                obs = _merge(next_obs, self._convert(first), done)
+            if same_step:
+                final = self._arrays.obs(final_obs(infos, done, self.spec.env_id), self._shown)
+                next_obs = self._arrays.merged(obs, final, done)
+                self._check_obs(next_obs)
             else:
-                final = final_obs(infos, done, self.spec.env_id)
-                next_obs = _merge(obs, self._convert(final), done)
-        self._check_obs(next_obs)
-        if obs is not next_obs:
-            self._check_obs(obs, first=done)
+                first, _ = self._vector_env.reset(options={"reset_mask": done.copy()})
+                obs = self._arrays.merged(next_obs, self._arrays.obs(first, self._shown), done)
+                self._check_obs(obs, first=done)
         if self._previous:
             self._keep_previous(action, reward)
             self._add_previous(next_obs, ~acted)
             self._add_previous(obs, started)
-        reported = self._note_success(infos, acted, done) if infos else {}
+        succeeded = success_flags(infos, told, done)
+        succeeded[~acted] = -1
+        self._success = np.maximum(self._success, succeeded)
         episodes: tuple[Episode, ...] = ()
         if any_done:
-            episodes = tuple(self._end_episode(i, reported.get(i)) for i in np.flatnonzero(done))
+            episodes = tuple(self._end_episode(i, succeeded[i]) for i in np.flatnonzero(done))
         self.current_obs = obs
         reward = reward.astype(np.float32)
         return StepResult(
@@ -224,9 +243,10 @@ class VecEnv:
         self._episode_return = np.where(exact, state["episode_return"], 0.0)
         self._episode_length = np.where(exact, state["episode_length"], 0)
         self._success = np.where(exact, state["success"], -1).astype(np.int8)
-        self.current_obs = self._convert(stack_obs([obs for obs, _ in results]))
+        stacked = stack_obs([obs for obs, _ in results])
+        self.current_obs = self._arrays.obs(stacked, self._shown)
         for key in self._previous:
-            self._previous[key] = np.array(state["previous"][key])
+            self._previous[key] = self._arrays.vector(state["previous"][key])
         self._add_previous(self.current_obs, ~exact)
         self.restarted = ~exact
         return bool(exact.all())
@@ -236,7 +256,9 @@ class VecEnv:
 
         For environments that render images themselves; others always show what they have.
         """
-        if self._recorded and self._vector_env.call("renders_images")[0]:  # pyright: ignore[reportAttributeAccessIssue]
+        if hasattr(self._vector_env, "rendering"):
+            cast("Any", self._vector_env).rendering = shown
+        elif self._recorded and self._vector_env.call("renders_images")[0]:  # pyright: ignore[reportAttributeAccessIssue]
             self._vector_env.set_attr("rendering", shown)  # pyright: ignore[reportAttributeAccessIssue]
 
     def render_states(self, states: np.ndarray) -> dict[str, np.ndarray]:
@@ -276,59 +298,44 @@ class VecEnv:
         self._success = np.full(self.num_envs, -1, np.int8)  # -1: never reported
         self._reset_is_due = np.zeros(self.num_envs, bool)  # by the next step (NEXT_STEP only)
 
-    def _note_success(
-        self, infos: Mapping[str, Any], acted: np.ndarray, done: np.ndarray
-    ) -> dict[np.intp, bool]:
-        """Remember which episodes have succeeded; returns what each environment reported now."""
-        reported: dict[np.intp, bool] = {}
-        for i in np.flatnonzero(acted):
-            success = success_flag(infos, i, bool(done[i]))
-            if success is not None:
-                reported[i] = success
-                self._success[i] = max(self._success[i], int(success))
-        return reported
-
-    def _end_episode(self, i: np.intp, at_end: bool | None) -> Episode:
-        once = None if self._success[i] < 0 else bool(self._success[i])
+    def _end_episode(self, i: np.intp, at_end: np.int8) -> Episode:
+        once, last = (None if flag < 0 else bool(flag) for flag in (self._success[i], at_end))
         length = int(self._episode_length[i])
-        episode = Episode(int(i), float(self._episode_return[i]), length, once, at_end)
+        episode = Episode(int(i), float(self._episode_return[i]), length, once, last)
         self._episode_return[i], self._episode_length[i], self._success[i] = 0.0, 0, -1
         return episode
 
     def _step_raw(
-        self, action: np.ndarray
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]]:
-        """One step of the vector environment, reward and ends as arrays of our own."""
-        action = self._action_scale.to_env(action, self.num_envs)
+        self, action: Array
+    ) -> tuple[dict[str, Array], dict[str, np.ndarray], Mapping[str, Any]]:
+        """One step of the vector environment: observations, what it tells (N,), and its infos."""
+        sent = self._arrays.to_env(action, self.num_envs)
         try:
-            raw_obs, reward, terminated, truncated, infos = self._vector_env.step(action)
+            raw_obs, reward, terminated, truncated, infos = self._vector_env.step(sent)
         except (EOFError, ConnectionError) as error:
             self._end_processes()
             raise SlipstreamError(
                 f"a process that runs {self.spec.env_id} died (out of memory, or killed): resume "
                 "with fewer num_envs or without parallel environments"
             ) from error
-        return (
-            raw_obs,
-            np.array(to_numpy(reward), np.float64),
-            np.array(to_numpy(terminated), np.bool_),
-            np.array(to_numpy(truncated), np.bool_),
-            infos,
-        )
+        obs = self._arrays.obs(raw_obs, self._shown)
+        told = {
+            "reward": reward,
+            "terminated": terminated,
+            "truncated": truncated,
+            "finite": self._arrays.finite(obs, action),
+        }
+        return obs, self._arrays.fetch(told | success_entries(infos)), infos
 
-    def _convert(self, raw_obs: Any) -> dict[str, np.ndarray]:
-        """Raw observations (rows, *) to owned arrays; the row count is the caller's."""
-        return to_obs(raw_obs, self._shown)
-
-    def _keep_previous(self, action: np.ndarray, reward: np.ndarray) -> None:
+    def _keep_previous(self, action: Array, reward: np.ndarray) -> None:
         for key in self._previous:
-            value = np.clip(action, -1, 1) if key == "prev_action" else reward[:, None]
-            self._previous[key] = np.asarray(value, np.float32)
+            value = action.clip(-1, 1) if key == "prev_action" else reward[:, None]
+            self._previous[key] = self._arrays.vector(value)
 
-    def _add_previous(self, obs: dict[str, np.ndarray], zero: np.ndarray) -> None:
+    def _add_previous(self, obs: dict[str, Array], zero: np.ndarray) -> None:
         """Add previous actions and rewards to observations; zeros in the rows `zero` (N,) bool."""
         for key, value in self._previous.items():
-            obs[key] = np.where(zero[:, None], np.float32(0), value)
+            obs[key] = self._arrays.zeroed(value, zero)
 
     def _check_reward(self, reward: np.ndarray) -> None:
         finite = np.abs(reward) <= np.finfo(np.float32).max  # also false for NaN
@@ -340,9 +347,24 @@ class VecEnv:
             f"{self._episode_length[i]} of its episode: {_UNSTABLE}"
         )
 
-    def _check_obs(self, obs: dict[str, np.ndarray], first: np.ndarray | None = None) -> None:
+    def _check_obs(self, obs: Mapping[str, Array], first: np.ndarray | None = None) -> None:
         """Refuse NaN and infinity; rows where `first` are the first of their episode."""
-        for key, value in obs.items():
+        told = self._arrays.fetch({"finite": self._arrays.finite(obs)})
+        self._check_finite(told["finite"], obs, first)
+
+    def _check_finite(
+        self,
+        finite: np.ndarray,
+        obs: Mapping[str, Array],
+        first: np.ndarray | None,
+        action: Array | None = None,
+    ) -> None:
+        """Say what is not finite in a row (N,) of which that is known."""
+        if finite.all():
+            return
+        if action is not None:
+            self._action_scale.check_finite(to_numpy(action))
+        for key, value in ((key, to_numpy(value)) for key, value in obs.items()):
             if value.dtype != np.float32 or np.isfinite(value).all():
                 continue
             i, *component = np.argwhere(~np.isfinite(value))[0].tolist()
@@ -375,7 +397,9 @@ def make_env(
     Args:
         env: a registered id (superseded MuJoCo ids run as their v5 successor, with a warning), a
             function that makes one environment, one such function for each environment, or a
-            vector environment that already exists (its running episodes cannot be restored).
+            vector environment that already exists (its running episodes cannot be restored). One
+            with an attribute `device` speaks torch: actions go to it, and observations come from
+            it, as tensors on that device.
         num_envs: how many environments; given by `env` in the last two cases.
         parallel: one process for each environment.
         env_kwargs: for an id only, keyword arguments of `gymnasium.make`, `max_episode_steps`
@@ -393,7 +417,8 @@ def make_env(
                 f"num_envs is {num_envs}, but the vector environment holds {env.num_envs}: leave "
                 "num_envs out"
             )
-        return VecEnv(env, prev_action=prev_action, prev_reward=prev_reward)
+        device = getattr(env, "device", None)
+        return VecEnv(env, device=device, prev_action=prev_action, prev_reward=prev_reward)
     factories = env_factories(env, num_envs, env_kwargs or {})
     # SAME_STEP: no call is spent on a reset. No copies there: the adapter makes its own.
     vector_class = partial(AsyncVectorEnv, context=context) if parallel else SyncVectorEnv
@@ -422,11 +447,9 @@ def _describe(vector_env: VectorEnv[Any, Any, Any], recorded: bool) -> tuple[str
     return type(inner).__name__, getattr(inner, "max_episode_steps", None)
 
 
-def _merge(
-    obs: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: np.ndarray
-) -> dict[str, np.ndarray]:
-    """`obs` with the rows (N,) bool taken from `other`."""
-    merged = {key: value.copy() for key, value in obs.items()}
-    for key, value in merged.items():
-        value[rows] = other[key][rows]
-    return merged
+def _arrays(scale: ActionScale, device: Any) -> Arrays:
+    if device is None:
+        return HostArrays(scale)
+    from slipstream.envs.device_arrays import DeviceArrays
+
+    return DeviceArrays(scale, device)

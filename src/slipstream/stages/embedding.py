@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from slipstream.envs.arrays import Array
 from slipstream.networks import Actor
 from slipstream.networks.inputs import embedding_key
 from slipstream.replay.buffer import ReplayBuffer
@@ -30,14 +30,13 @@ class Embedder:
         actor.inputs.encoders.requires_grad_(False)
 
     @torch.no_grad()
-    def obs(self, obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Observations key -> (N, *) of the environments, embedded."""
-        found: dict[str, np.ndarray] = {}
+    def obs(self, obs: Mapping[str, Array]) -> dict[str, Array]:
+        """Observations key -> (N, *) of the environments, embedded; embeddings where they arise."""
+        found: dict[str, Array] = {}
         for key, value in obs.items():
             if key in self.keys:
                 images = torch.as_tensor(value).to(self.actor.device)
-                embedded = self.actor.inputs.encoders[key](images)
-                found[embedding_key(key)] = embedded.cpu().numpy()
+                found[embedding_key(key)] = self.actor.inputs.encoders[key](images)
             else:
                 found[key] = value
         return found

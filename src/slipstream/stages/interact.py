@@ -7,21 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slipstream.envs.arrays import Array
 from slipstream.envs.vec_env import StepResult, VecEnv
 from slipstream.networks import Actor, Normalizers
 from slipstream.networks.memory import Carry, reset_carry
 from slipstream.replay.buffer import ReplayBuffer
 
 Explore = Callable[[Any], Tensor]
-Embed = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+Embed = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
-def _as_it_is(obs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+def _as_it_is(obs: Mapping[str, Array]) -> Mapping[str, Array]:
     return obs
 
 
-def to_tensors(obs: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    """Observations as tensors on the policy's device."""
+def to_tensors(obs: Mapping[str, Array], device: torch.device) -> dict[str, Tensor]:
+    """Observations as tensors on the policy's device; those that are there stay as they are."""
     return {key: torch.as_tensor(value).to(device) for key, value in obs.items()}
 
 
@@ -51,7 +52,7 @@ class Interaction:
         self.replay = replay
         self.normalizers = normalizers
         self._embed: Embed = embed or _as_it_is
-        self._obs: Mapping[str, np.ndarray] = {}
+        self._obs: Mapping[str, Array] = {}
         self.carry: Carry = {}
 
     def begin(self, actor: Actor, seed: int | None = None) -> None:
@@ -75,8 +76,8 @@ class Interaction:
             action = random_action(self.env.num_envs, self.env.spec.action_dim)
         else:
             with torch.no_grad():
-                action = explore(output).cpu()
-        result = self.env.step(action.numpy())
+                action = explore(output)
+        result = self.env.step(action)
         next_obs = self._embed(result.next_obs)
         ended = result.obs is not result.next_obs
         obs = self._obs = self._embed(result.obs) if ended else next_obs
@@ -96,9 +97,10 @@ class Interaction:
         self._observe(obs, result.acted | result.started)
         return result
 
-    def _observe(self, obs: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+    def _observe(self, obs: Mapping[str, Array], rows: np.ndarray) -> None:
         for key, normalizer in self.normalizers.items():
-            normalizer.observe(torch.as_tensor(obs[key][rows]).to(normalizer.mean.device))
+            seen = torch.as_tensor(obs[key]).to(normalizer.mean.device)
+            normalizer.observe(seen if rows.all() else seen[torch.as_tensor(rows)])
 
     def state_dict(self) -> dict[str, Any]:
         """Running episodes and the collector's memory."""
@@ -111,13 +113,14 @@ class Interaction:
             False where an environment could not be restored exactly and began a new episode.
         """
         exact = self.env.load_state_dict(state["env"])
-        self.carry = dict(state["carry"])
+        device = actor.device
+        self.carry = {name: value.to(device) for name, value in state["carry"].items()}
         self._obs = self._embed(self.env.current_obs)
         if not exact:
             restarted = self.env.restarted
             self.replay.begin(self._obs, restarted)
             fresh = actor.initial_carry(self.env.num_envs)
-            self.carry = reset_carry(self.carry, fresh, torch.as_tensor(restarted))
+            self.carry = reset_carry(self.carry, fresh, torch.as_tensor(restarted, device=device))
         return exact
 
 
