@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from slipstream.config import EvalConfig
 from slipstream.envs import maniskill
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
+from slipstream.envs.maniskill_views import shown_depth
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.pixels import render_state, sim_state
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed, open_single
@@ -223,9 +225,9 @@ def test_several_cameras_lie_side_by_side(task):
 
 
 def test_depth_keeps_what_is_near_apart():
-    millimetres = np.array([0, 100, 500, 510, 1000, 1020, 32767], np.int16)
-    shown = maniskill._shown_depth(millimetres)
-    assert shown.dtype == np.uint8
+    millimetres = torch.tensor([0, 100, 500, 510, 1000, 1020, 32767], dtype=torch.int16)
+    shown = shown_depth(millimetres)
+    assert shown.dtype == torch.uint8
     assert shown.tolist() == [0, 23, 85, 86, 128, 129, 247]
 
 
@@ -236,7 +238,7 @@ def test_depth_keeps_what_is_near_apart():
         ({"control_mode": "telepathy"}, "no control mode 'telepathy': choose one of pd_joint_"),
         (
             {"sim_backend": "physx_cuda"},
-            "cannot be simulated by 'physx_cuda'.*leave sim_backend out",
+            "made with sim_backend 'physx_cuda'.*--env.physics cuda",
         ),
         ({"colour": "red"}, "cannot be made with.*unexpected keyword argument 'colour'"),
     ],

@@ -1,12 +1,13 @@
 """Looking at an environment as a person would, through one whole episode."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, SupportsFloat
+from typing import Annotated, Any, Literal, SupportsFloat, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
 from tyro.conf import arg
 
 from slipstream.envs.pixels import MujocoCameras, is_mujoco_env, picture
@@ -48,6 +49,40 @@ class VideoConfig:
                 raise SlipstreamError(f"video.{name} is empty, so nothing is recorded; name one")
 
 
+class _Film:
+    """Shows one episode frame by frame.
+
+    Args:
+        show: takes every frame.
+        look: makes one of the present.
+        metadata: of the environment; says how many steps make a second.
+    """
+
+    def __init__(
+        self, show: Show, look: Callable[[], np.ndarray], metadata: Mapping[str, Any]
+    ) -> None:
+        self._show, self._look = show, look
+        fps = float(metadata.get("render_fps") or 30)
+        self._every = math.ceil(fps / MAX_FPS)
+        self._fps = fps / self._every
+        self._step = 0
+        self._over = False
+
+    def begin(self) -> None:
+        """The first state is there."""
+        if not self._over:
+            self._show(self._look(), self._fps)
+
+    def go_on(self, ended: bool) -> None:
+        """A step was taken, which ended the episode or not."""
+        if self._over:
+            return
+        self._step += 1
+        self._over = ended
+        if ended or self._step % self._every == 0:
+            self._show(self._look(), self._fps)
+
+
 class FilmedEnv(gym.Wrapper[Any, Any, Any, Any]):
     """Shows its first episode, from the first state to the last; what follows is not shown."""
 
@@ -63,31 +98,21 @@ class FilmedEnv(gym.Wrapper[Any, Any, Any, Any]):
             camera: of a MuJoCo task; None takes the one that follows the body.
         """
         super().__init__(env)
-        self._show = show
         self._cameras = MujocoCameras(env, size, camera) if is_mujoco_env(env) else None
-        fps = float(env.metadata.get("render_fps") or 30)
-        self._every = math.ceil(fps / MAX_FPS)
-        self._fps = fps / self._every
-        self._step = 0
-        self._over = False
+        self._film = _Film(show, self._look, env.metadata)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         result = self.env.reset(seed=seed, options=options)
-        if not self._over:
-            self._show(self._look(), self._fps)
+        self._film.begin()
         return result
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Take one step."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        if not self._over:
-            self._step += 1
-            self._over = bool(terminated or truncated)
-            if self._over or self._step % self._every == 0:
-                self._show(self._look(), self._fps)
+        self._film.go_on(bool(terminated or truncated))
         return obs, reward, terminated, truncated, info
 
     def _look(self) -> np.ndarray:
@@ -98,3 +123,29 @@ class FilmedEnv(gym.Wrapper[Any, Any, Any, Any]):
         if self._cameras is not None:
             self._cameras.close()
         super().close()
+
+
+class FilmedBatch(VectorWrapper):
+    """As `FilmedEnv`, of a vector environment of one that begins no episode by itself.
+
+    Its `render` returns (H, W, 3) uint8.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], show: Show) -> None:
+        """Keep the environment and who looks."""
+        super().__init__(env)
+        self._film = _Film(show, lambda: cast("Any", env).render(), env.metadata)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        result = self.env.reset(seed=seed, options=options)
+        self._film.begin()
+        return result
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take one step."""
+        result = self.env.step(actions)
+        self._film.go_on(bool(result[2].any() or result[3].any()))
+        return result

@@ -219,9 +219,8 @@ class ManiSkillCameras:
     def render(self) -> Images:
         """Images of the present."""
         seen = look(self._env.base, self._names, self._textures)
-        return {
-            key: np.ascontiguousarray(image[0].numpy(force=True)) for key, image in seen.items()
-        }
+        images = {key: image[0].numpy(force=True) for key, image in seen.items()}
+        return {key: np.ascontiguousarray(image) for key, image in images.items()}
 
     def sim_state(self) -> np.ndarray:
         """Poses and velocities of everything that moves, float32 numbers in float64."""
@@ -425,7 +424,7 @@ def proprioception(base: Any, name: str) -> tuple[int, ...]:
 
 
 def _leaves(tree: Mapping[str, Any], num_envs: int, prefix: str = "") -> dict[str, int]:
-    """Path -> number of components of one environment, in the order in which ManiSkill flattens an observation."""
+    """Path -> number of components, in the order in which ManiSkill flattens an observation."""
     leaves: dict[str, int] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium as gym
@@ -37,13 +37,14 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
         sim_backend: str,
         env_kwargs: Mapping[str, Any] | None = None,
         *,
-        parts: Sequence[str] = ("state",),
+        parts: Collection[str] = ("state",),
         mask: str = "none",
         privileged: bool = False,
         blind: bool = False,
         image_size: int = 64,
         camera: str | None = None,
         evaluation: bool = False,
+        view_size: int = 320,
     ) -> None:
         """Make the task.
 
@@ -60,6 +61,7 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
             image_size: height and width of images in pixels.
             camera: one of the task's sensors; None takes all.
             evaluation: follow ManiSkill's protocol for evaluation.
+            view_size: height and width of what `render` returns, in pixels.
 
         Raises:
             SlipstreamError: as `ManiSkillEnv`; CUDA or the simulator's library for it is missing; a
@@ -69,46 +71,50 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
         kwargs = dict(env_kwargs or {})
         if kwargs.get("reconfiguration_freq") and not evaluation and num_envs > 1:
             raise SlipstreamError(
-                f"env.kwargs has reconfiguration_freq {kwargs['reconfiguration_freq']}, but {name} "
-                "is simulated side by side, and a new scene would end the episodes of all: leave it "
-                "out, or use --env.physics cpu"
+                f"env.kwargs has reconfiguration_freq {kwargs['reconfiguration_freq']}, but a new "
+                f"scene would end the episodes of all {num_envs} environments of {name} that are "
+                "simulated together: leave it out, or use --env.physics cpu"
             )
         if sim_backend.startswith("physx_cuda"):
             _enable_cuda(name)
-        self._task = make_task(name, kwargs, evaluation, image_size, 320, sim_backend, num_envs)
+        self._task = make_task(
+            name, kwargs, evaluation, image_size, view_size, sim_backend, num_envs
+        )
         self.base: Any = self._task.unwrapped
         self.device = self.base.device
         self.num_envs = num_envs
         self.spec = task_spec(name, self._task)
-        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-        self._evaluation = evaluation
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.DISABLED,
+            "render_fps": self.base.control_freq,
+        }
+        self.rendering = True
+        self._evaluation, self._blind = evaluation, blind
         self._textures = sorted({*parts} - {"state"}, reverse=True)
-        self.rendering = not blind
-        self._blind = blind
-        self._describe(parts, mask, privileged, camera)
+        self._describe(name, parts, mask, privileged, camera)
 
     def _describe(
-        self, parts: Sequence[str], mask: str, privileged: bool, camera: str | None
+        self, name: str, parts: Collection[str], mask: str, privileged: bool, camera: str | None
     ) -> None:
         """The spaces, and which components of the state are shown as what."""
         single = cast("gym.spaces.Box", self.base.single_observation_space)
         whole = np.arange(single.shape[0])
         self._shown: dict[str, Any] = {}  # key -> components, or None for all
         if "state" in parts:
-            kept = np.array(proprioception(self.base, self.spec.id)) if self._textures else whole
+            kept = np.array(proprioception(self.base, name)) if self._textures else whole
             kept = kept[list(mask_indices(mask, _Vector(self.spec, len(kept))))]
             self._shown["state"] = None if np.array_equal(kept, whole) else self._index(kept)
         if privileged:
             self._shown[PRIVILEGED] = None
         sizes = {key: len(whole if kept is None else kept) for key, kept in self._shown.items()}
-        spaces: dict[str, gym.spaces.Box] = {
+        spaces: dict[str, gym.Space[Any]] = {
             key: gym.spaces.Box(-np.inf, np.inf, (size,), np.float32) for key, size in sizes.items()
         }
         self._cameras: list[str] = []
         if self._textures:
             self._cameras = camera_names(self.base, camera)
             spaces |= image_spaces(self.base, self._cameras, self._textures)
-        self._image_spaces = {key: spaces[key] for key in self._textures}
+        self._image_shapes = {key: spaces[key].shape or () for key in self._textures}
         self.single_observation_space = gym.spaces.Dict(spaces)
         self.observation_space = gym.vector.utils.batch_space(
             self.single_observation_space, self.num_envs
@@ -146,7 +152,6 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
         """Take one step everywhere; who calls resets what ended."""
         obs, reward, terminated, truncated, info = cast("Any", self._task).step(actions)
-        truncated = truncated | (terminated & False)  # may be one flag for all
         if self._evaluation:
             terminated = terminated & False
         elif "success" in info:
@@ -167,11 +172,14 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
             return shown | look(self.base, self._cameras, self._textures)
         import torch
 
-        shapes = {key: space.shape for key, space in self._image_spaces.items()}
         return shown | {
             key: torch.zeros((self.num_envs, *shape), dtype=torch.uint8, device=self.device)
-            for key, shape in shapes.items()
+            for key, shape in self._image_shapes.items()
         }
+
+    def render(self) -> Any:
+        """(H, W, 3) uint8, the view of the first environment that ManiSkill means for people."""
+        return self.base.render_rgb_array()[0].numpy(force=True)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release the simulation."""

@@ -1,4 +1,4 @@
-"""What the sensors of a ManiSkill task see, of all environments at once and where it is simulated."""
+"""What the sensors of a ManiSkill task see, of all its environments at once."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,14 +1,17 @@
 """A run's environments: what is collected in, what of it the policy sees."""
 
 import inspect
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
+from gymnasium.vector import VectorEnv
 from tyro.conf import arg
 
-from slipstream.envs.film import FilmedEnv, Show
+from slipstream.envs import maniskill_batch
+from slipstream.envs.film import FilmedBatch, FilmedEnv, Show
 from slipstream.envs.keyword_flags import KEYWORDS, Scalar
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
 from slipstream.envs.masks import env_name
@@ -38,6 +41,9 @@ class EnvConfig:
     """Environments side by side."""
     parallel: bool = False
     """One process for each environment."""
+    physics: str = "cpu"
+    """Where a ManiSkill task is simulated: cpu, each environment alone; or a CUDA device (cuda,
+    cuda:1), all of them together, and what they show stays there."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and variance, saved with the policy."""
     max_episode_steps: int | None = None
@@ -68,12 +74,29 @@ class EnvConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SlipstreamError(f"env.{name} is {value}; it must be at least 1")
+        self._check_physics()
         if self.image_size < 8:
             raise SlipstreamError(f"env.image_size is {self.image_size}; it must be at least 8")
         if "state" not in self.parts and self.observe != ObservationConfig():
             raise SlipstreamError(
                 f"mask and env.observe change the state, but obs is '{self.obs}'; use "
                 f"'{self.obs}+state', or leave them out"
+            )
+
+    def _check_physics(self) -> None:
+        if self.physics == "cpu":
+            return
+        if re.fullmatch(r"cuda(:\d+)?", self.physics) is None:
+            raise SlipstreamError(f"env.physics is '{self.physics}'; use cpu, cuda or cuda:1")
+        if self.parallel:
+            raise SlipstreamError(
+                f"env.parallel is on, but env.physics {self.physics} simulates all environments in "
+                "one process; leave one of them out"
+            )
+        if replace(self.observe, mask="none").hides:
+            raise SlipstreamError(
+                f"env.observe.noise, drop and delay are not made on a GPU, but env.physics is "
+                f"{self.physics}; leave them out, or use --env.physics cpu"
             )
 
     @property
@@ -105,8 +128,11 @@ def open_env(
 
     Raises:
         SlipstreamError: as `make_env`; a mask that does not fit the environment; images that it
-            does not have.
+            does not have; a GPU that is asked for and cannot be used.
     """
+    if config.physics != "cpu":
+        batch = _open_batch(env_id, config, num_envs, privileged, evaluation)
+        return make_env(batch, prev_action=config.prev_action, prev_reward=config.prev_reward)
     make = partial(open_single, resolve_id(env_id), config, privileged, evaluation, on_demand)
     # A process that is forked after images were rendered could not render any.
     fork = config.obs == "state" and not is_maniskill(env_id)
@@ -135,6 +161,10 @@ def open_filmed(
     Raises:
         SlipstreamError: as `open_env`. Whether frames can be had is known at the first one.
     """
+    if config.physics != "cpu":
+        batch = _open_batch(env_id, config, 1, privileged, evaluation=True, view_size=size)
+        filmed = FilmedBatch(batch, show)
+        return make_env(filmed, prev_action=config.prev_action, prev_reward=config.prev_reward)
 
     def make() -> gym.Env[Any, Any]:
         env = open_single(resolve_id(env_id), config, privileged, evaluation=True, view_size=size)
@@ -142,6 +172,37 @@ def open_filmed(
         return FilmedEnv(env, show, size, camera)
 
     return make_env(make, prev_action=config.prev_action, prev_reward=config.prev_reward)
+
+
+def _open_batch(
+    env_id: str,
+    config: EnvConfig,
+    num_envs: int,
+    privileged: bool,
+    evaluation: bool,
+    view_size: int = 320,
+) -> VectorEnv[Any, Any, Any]:
+    """Environments that are simulated together on a CUDA device."""
+    if not is_maniskill(env_id):
+        raise SlipstreamError(
+            f"env.physics is {config.physics}, but {env_id} is no ManiSkill task, which alone are "
+            "simulated on a GPU; use --env.physics cpu"
+        )
+    limit = config.max_episode_steps
+    return maniskill_batch.ManiSkillBatch(
+        env_id,
+        num_envs,
+        maniskill_batch.sim_backend(config.physics),
+        {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})},
+        parts=config.parts,
+        mask=config.observe.mask,
+        privileged=privileged,
+        blind=config.blind,
+        image_size=config.image_size,
+        camera=config.camera,
+        evaluation=evaluation,
+        view_size=view_size,
+    )
 
 
 def open_single(

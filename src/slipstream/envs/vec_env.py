@@ -256,8 +256,9 @@ class VecEnv:
 
         For environments that render images themselves; others always show what they have.
         """
-        if hasattr(self._vector_env, "rendering"):
-            cast("Any", self._vector_env).rendering = shown
+        inner: Any = self._vector_env.unwrapped
+        if hasattr(inner, "rendering"):
+            inner.rendering = shown
         elif self._recorded and self._vector_env.call("renders_images")[0]:  # pyright: ignore[reportAttributeAccessIssue]
             self._vector_env.set_attr("rendering", shown)  # pyright: ignore[reportAttributeAccessIssue]
 
