@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from slipstream.envs.probe import ProbeIdentity, identity_envs, identity_reward
 from slipstream.envs.vec_env import VecEnv, make_env
 from slipstream.errors import SlipstreamError
+from tests.envs.torch_envs import TorchDialect
 
 
 class ManiSkillDialect(VectorWrapper):
@@ -74,6 +75,9 @@ DIALECTS = {
     "disabled_no_copy": sync(AutoresetMode.DISABLED, copy=False),
     "maniskill": lambda f: ManiSkillDialect(sync(AutoresetMode.SAME_STEP)(f)),
     "gymnasium_0.29": lambda f: OldGymnasiumDialect(sync(AutoresetMode.SAME_STEP)(f)),
+    "torch_same_step": lambda f: TorchDialect(sync(AutoresetMode.SAME_STEP)(f)),
+    "torch_next_step": lambda f: TorchDialect(sync(AutoresetMode.NEXT_STEP)(f)),
+    "torch_disabled": lambda f: TorchDialect(sync(AutoresetMode.DISABLED)(f)),
     "ours": list,
 }
 ASYNC_DIALECTS = {
