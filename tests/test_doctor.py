@@ -3,6 +3,7 @@
 import io
 import json
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -76,6 +77,33 @@ def test_an_installed_maniskill_is_tried(monkeypatch):
     finding = by_name(list(doctor.examine()))["ManiSkill renders"]
     assert (finding.ok, finding.detail) == (False, "ErrorIncompatibleDriver")
     assert finding.remedy == "scripts/install-system-packages maniskill"
+
+
+@pytest.mark.parametrize(("there", "remedy"), [(True, ""), (False, "sapien.physx.enable_gpu()")])
+def test_physx_for_cuda_is_tried_where_it_lies_and_never_downloaded(
+    monkeypatch, tmp_path, there, remedy
+):
+    loaded = []
+    physx = SimpleNamespace(version=lambda: "105.1", enable_gpu=lambda: loaded.append(True))
+    torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True))
+    modules = {"torch": torch, "sapien.physx": physx}
+    monkeypatch.setattr(doctor.importlib, "import_module", modules.get)
+    monkeypatch.setattr(doctor.Path, "home", lambda: tmp_path)
+    if there:
+        library = tmp_path / ".sapien" / "physx" / "105.1" / "libPhysXGpu_64.so"
+        library.parent.mkdir(parents=True)
+        library.touch()
+
+    def tried(attempt):
+        try:
+            return True, attempt()
+        except RuntimeError as error:
+            return False, str(error)
+
+    monkeypatch.setattr(doctor, "_tried", tried)
+    finding = doctor._maniskill_on_cuda()
+    assert (finding.ok, bool(loaded)) == (there, there)
+    assert remedy in finding.remedy and bool(finding.remedy) == bool(remedy)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,9 @@ MESA_NEEDED = 24
 """Major version of Mesa from which on its Vulkan device is one that ManiSkill accepts."""
 
 _PIXELS = "scripts/install-system-packages pixels"
+_NO_PHYSX = "PhysX's library for CUDA is not here"
+_PHYSX = "python -c 'import sapien.physx; sapien.physx.enable_gpu()'"
+"""Downloads it."""
 _TIMEOUT = 120.0  # seconds, for a driver on a busy machine
 
 
@@ -64,6 +68,7 @@ def examine() -> Iterator[Finding]:
     yield maniskill
     if maniskill.ok:
         yield _maniskill_renders()
+        yield _maniskill_on_cuda()
     for name, remedy in {
         "onnxruntime": "make setup",
         "stable-baselines3": "make setup-bench",
@@ -160,6 +165,13 @@ def _vulkan() -> Finding:
 def _maniskill_renders() -> Finding:
     ok, detail = _tried(_try_sapien)
     return Finding("ManiSkill renders", ok, detail, "" if ok else PACKAGES)
+
+
+def _maniskill_on_cuda() -> Finding:
+    name = "ManiSkill simulates on CUDA"
+    ok, detail = _tried(_try_physx)
+    # Without a device there is nothing that the library would help.
+    return Finding(name, ok, detail, _PHYSX if detail == _NO_PHYSX else "")
 
 
 def _tried(attempt: Callable[..., str], *arguments: str) -> tuple[bool, str]:
@@ -281,6 +293,18 @@ def _try_sapien() -> str:
         device = sapien.Device("cpu")
     sapien.render.RenderSystem(device)
     return f"sapien {sapien.__version__} on {device.name}"
+
+
+def _try_physx() -> str:
+    """Load PhysX's library for CUDA where it lies; ManiSkill would download a missing one."""
+    torch: Any = importlib.import_module("torch")
+    if not torch.cuda.is_available():
+        raise RuntimeError("no device that torch can use")
+    physx: Any = importlib.import_module("sapien.physx")
+    if not any((Path.home() / ".sapien" / "physx" / physx.version()).glob("*PhysXGpu_64.*")):
+        raise RuntimeError(_NO_PHYSX)
+    physx.enable_gpu()
+    return f"PhysX {physx.version()}"
 
 
 def _line(error: BaseException) -> str:

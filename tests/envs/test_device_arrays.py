@@ -1,10 +1,14 @@
 """What an environment shows on a device stays on it, all the way into the replay."""
 
+from pathlib import Path
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts.docs_blocks import blocks
 
 from slipstream.envs.arrays import HostArrays
 from slipstream.envs.device_arrays import DeviceArrays
@@ -92,9 +96,7 @@ def test_previous_actions_and_rewards_are_shown():
     st.floats(0.125, 100, width=32),
 )
 def test_actions_are_scaled_as_on_the_host(action, low, high):
-    inner = TorchCounter()
-    inner.single_action_space.low[:], inner.single_action_space.high[:] = low, high
-    scale = ActionScale(inner.single_action_space, "it")
+    scale = ActionScale(gym.spaces.Box(low, high, (2,), np.float32), "it")
     rows = np.array(action, np.float32).reshape(2, 2)
     expected = HostArrays(scale).to_env(rows, 2)
     found = DeviceArrays(scale, "cpu").to_env(torch.as_tensor(rows), 2).numpy()
@@ -136,3 +138,12 @@ def test_it_cannot_be_restored_and_says_so():
     assert not env.load_state_dict(env.state_dict())
     assert env.restarted.all()
     assert not env.current_obs["state"].any()
+
+
+def test_the_batch_of_the_documentation_works(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "bring-your-own-environment.md").read_text()
+    (code,) = (block.code for block in blocks(page) if "VectorEnv" in block.code)
+    exec(compile(code, "bring-your-own-environment.md", "exec"), {"__name__": "__main__"})
+    succeeded, num_episodes = map(int, capsys.readouterr().out.split(" of "))
+    assert num_episodes == 64
+    assert succeeded > 55

@@ -82,13 +82,14 @@ def test_it_equals_single_environments(batched, config):
     )
     assert batch.spec == single.spec == batch.spec_rendered
     check_equal(batch.reset([7]), single.reset([7]))
+    found = None
     for action in actions(4):
         found, expected = batch.step(torch.as_tensor(action)), single.step(action)
         check_equal(found.next_obs, expected.next_obs)
         for name in ("reward", "terminated", "truncated", "started", "acted"):
             assert np.array_equal(getattr(found, name), getattr(expected, name)), name
         assert found.episodes == expected.episodes
-    assert found.truncated.all()  # and a new episode began: the next step is its first
+    assert found is not None and found.truncated.all()
     assert batch.step(actions(1)[0]).episodes == ()
     batch.close()
     single.close()
@@ -112,9 +113,11 @@ def test_seeds_make_episodes_and_others_differ(batched):
 @pytest.mark.parametrize("evaluation", [False, True])
 def test_success_cuts_a_training_episode_and_failure_ends_it(batched, monkeypatch, evaluation):
     env = open_env(TASK, EnvConfig(physics=batched), 1, evaluation=evaluation)
-    base = env._vector_env.base
+    batch = env._vector_env
+    assert isinstance(batch, ManiSkillBatch)
     said = {"success": torch.tensor([False]), "fail": torch.tensor([False])}
-    monkeypatch.setattr(base, "evaluate", lambda: {key: flag.clone() for key, flag in said.items()})
+    copied = lambda: {key: flag.clone() for key, flag in said.items()}  # noqa: E731
+    monkeypatch.setattr(batch.base, "evaluate", copied)
     env.reset(0)
     outcomes, told = [], []
     for success, fail in [(False, False), (True, False), (False, True), (True, True)]:

@@ -39,9 +39,9 @@ class TorchCounter(VectorEnv):
 
     Attributes:
         taken: the actions of every step, as they came.
+        broken_at: the count that is shown with a component that is not a number; None for none.
     """
 
-    num_actions = 2
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - gymnasium's own
 
     def __init__(self, lengths=(2, 3, 5), device="cpu"):
@@ -58,7 +58,7 @@ class TorchCounter(VectorEnv):
         self.single_action_space = gym.spaces.Box(low, high)
         self.count = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         self.taken = []
-        self.broken_at = None
+        self.broken_at: int | None = None
 
     def _obs(self):
         state = self.count.double()[:, None].repeat(1, 5)
