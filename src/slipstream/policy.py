@@ -201,7 +201,8 @@ def describe_policy(
         "kind": getattr(config, actor),
         "head": algorithm_class(config.algorithm).head,
         "networks": dataclasses.asdict(config.built_networks),
-        "env": dataclasses.asdict(config.env),
+        # Where it was simulated is no part of a policy, which may be tried where there is no GPU.
+        "env": dataclasses.asdict(dataclasses.replace(config.env, physics="cpu")),
         "spec": dataclasses.asdict(shown),
     }
 

@@ -16,6 +16,7 @@ from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed
 from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
+from slipstream.policy import load_policy
 from slipstream.training import branch, train
 from tests.tiny_runs import lines, tiny
 
@@ -173,6 +174,7 @@ def test_both_stages_train_and_resume_with_new_episodes(batched, obs, tmp_path):
     returns = [line["rollout/episode_return"] for line in found if "rollout/episode_return" in line]
     assert len(returns) >= 14
     assert np.isfinite(returns).all()
+    assert load_policy(run_dir).env == replace(config.env, physics="cpu")  # for where no GPU is
     if obs == "state":
         again = branch(run_dir / "checkpoints" / "80", config, tmp_path / "again", False)
         told = [line["reason"] for line in lines(again) if line.get("event") == "resume"]

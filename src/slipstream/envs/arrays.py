@@ -85,8 +85,11 @@ class HostArrays:
 
     def finite(self, obs: Mapping[str, np.ndarray], action: Array | None = None) -> np.ndarray:
         """See `Arrays`; the action was looked at before it was sent."""
-        rows = [np.isfinite(value).all(1) for value in obs.values() if value.dtype == np.float32]
-        return np.logical_and.reduce(rows) if rows else np.ones(len(next(iter(obs.values()))), bool)
+        finite = np.ones(len(next(iter(obs.values()))), bool)
+        for value in obs.values():
+            if value.dtype == np.float32:
+                finite &= np.isfinite(value).all(1)
+        return finite
 
     def fetch(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """See `Arrays`."""

@@ -103,7 +103,7 @@ def success_flags(
 
 def _flags(told: Mapping[str, np.ndarray], prefix: str, num_envs: int) -> np.ndarray:
     flags = np.full(num_envs, -1, np.int8)
-    for key in reversed(SUCCESS_KEYS):  # the first counts
+    for key in SUCCESS_KEYS[::-1]:  # the first counts
         if prefix + key in told:
             said = told.get(f"{prefix}_{key}", np.ones(num_envs)).astype(bool)
             flags = np.where(said, told[prefix + key].astype(bool).astype(np.int8), flags)

@@ -175,12 +175,14 @@ class VecEnv:
             self._keep_previous(action, reward)
             self._add_previous(next_obs, ~acted)
             self._add_previous(obs, started)
-        succeeded = success_flags(infos, told, done)
-        succeeded[~acted] = -1
-        self._success = np.maximum(self._success, succeeded)
+        succeeded = None
+        if infos:
+            succeeded = success_flags(infos, told, done)
+            succeeded[~acted] = -1
+            np.maximum(self._success, succeeded, out=self._success)
         episodes: tuple[Episode, ...] = ()
         if any_done:
-            episodes = tuple(self._end_episode(i, succeeded[i]) for i in np.flatnonzero(done))
+            episodes = tuple(self._end_episode(i, succeeded) for i in np.flatnonzero(done))
         self.current_obs = obs
         reward = reward.astype(np.float32)
         return StepResult(
@@ -299,7 +301,8 @@ class VecEnv:
         self._success = np.full(self.num_envs, -1, np.int8)  # -1: never reported
         self._reset_is_due = np.zeros(self.num_envs, bool)  # by the next step (NEXT_STEP only)
 
-    def _end_episode(self, i: np.intp, at_end: np.int8) -> Episode:
+    def _end_episode(self, i: np.intp, succeeded: np.ndarray | None) -> Episode:
+        at_end = -1 if succeeded is None else succeeded[i]
         once, last = (None if flag < 0 else bool(flag) for flag in (self._success[i], at_end))
         length = int(self._episode_length[i])
         episode = Episode(int(i), float(self._episode_return[i]), length, once, last)
@@ -326,7 +329,9 @@ class VecEnv:
             "truncated": truncated,
             "finite": self._arrays.finite(obs, action),
         }
-        return obs, self._arrays.fetch(told | success_entries(infos)), infos
+        if infos:
+            told |= success_entries(infos)
+        return obs, self._arrays.fetch(told), infos
 
     def _keep_previous(self, action: Array, reward: np.ndarray) -> None:
         for key in self._previous:
