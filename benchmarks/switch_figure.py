@@ -29,7 +29,7 @@ def label(name: str) -> str:
 
 def last(runs: list[Curve]) -> np.ndarray:
     """The last return of each run."""
-    return np.array([run.returns[-1] for run in runs])
+    return np.array([run.values[-1] for run in runs])
 
 
 def draw_moments(axis: Axes, task: str, found: dict[str, list[Curve]]) -> None:
@@ -69,7 +69,7 @@ def draw_curves(axis: Axes, found: dict[str, list[Curve]]) -> None:
     for name, colour in zip(fixed, colours, strict=True):
         runs = found[name]
         grid = runs[0].steps
-        values = np.mean([np.interp(grid, run.steps, run.returns) for run in runs], 0)
+        values = np.mean([np.interp(grid, run.steps, run.values) for run in runs], 0)
         axis.plot(grid, values, color=colour, lw=1.8, label=label(name))
     axis.set(title="the actor that collects, mean of seeds", xlabel="env steps, all counted")
 
@@ -78,7 +78,7 @@ def find(task: str) -> dict[str, list[Curve]]:
     """The kept runs of a task, by variant."""
     found = {
         name: [
-            read(done.parent)
+            read(done.parent, "return")
             for done in sorted((RESULTS / "switch" / task).glob(f"{name}/*/done.json"))
         ]
         for name in sorted(("at-80", *TASKS[task].variants))

@@ -7,6 +7,7 @@ from slipstream.algorithms.sac import SACConfig
 from slipstream.algorithms.td3 import TD3Config
 from slipstream.config import EvalConfig, RunConfig
 from slipstream.envs.film import VideoConfig
+from slipstream.envs.keyword_flags import Scalar
 from slipstream.envs.maniskill import is_maniskill, is_tabletop_arm
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig
@@ -111,7 +112,8 @@ def _quick_manipulation(config: RunConfig) -> RunConfig:
     """The same for ManiSkill, whose images cost ten times as much, and whose steps are dear too."""
     # Displacements of the tool rather than of seven joints: three times the time of a step, but on
     # PullCube a third of the steps, where by joints most runs only learnt to reach.
-    kwargs = {"control_mode": "pd_ee_delta_pos"} if is_tabletop_arm(config.env_id) else {}
+    arm = is_tabletop_arm(config.env_id)
+    kwargs: dict[str, Scalar] = {"control_mode": "pd_ee_delta_pos"} if arm else {}
     return replace(
         config,
         total_steps=24_000,
