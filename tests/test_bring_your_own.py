@@ -36,7 +36,8 @@ SMALL = {
 
 def commands():
     """What the pages tell to type, but for what installs."""
-    lines = [line for block in blocks(PAGE) for line in block.commands]
+    shell = [block for block in blocks(PAGE) if block.language == "sh"]
+    lines = [line for block in shell for line in block.commands]
     return [line for line in lines if not line.startswith("pip ")]
 
 
