@@ -30,7 +30,7 @@ LIMIT = 1800.0
 """Seconds after which a command has failed."""
 
 SHORTER = shlex.split(
-    "--total-steps 600 --learning-starts 250 --batch-size 32 --eval.every 300 --eval.episodes 2 "
+    "--total-steps 600 --learning-starts 250 --batch-size 32 --eval.every 300 --eval.episodes 3 "
     "--checkpoint-every 300 --keep-checkpoints 9 --cloning.burst 20 --data.clone-updates 50 "
     "--data.critic-updates 50"
 )

@@ -60,7 +60,6 @@ def check_equal(obs: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
     "config",
     [
         EnvConfig(max_episode_steps=4),
-        EnvConfig(max_episode_steps=4, obs="rgb+state", image_size=16),
         EnvConfig(max_episode_steps=4, obs="rgb+depth", image_size=16),
         EnvConfig(max_episode_steps=4, obs="rgb", image_size=16, blind=True),
         EnvConfig(max_episode_steps=4, observe=ObservationConfig("3-5,0"), prev_action=True),
@@ -72,7 +71,7 @@ def check_equal(obs: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
             prev_reward=True,
         ),
     ],
-    ids=["state", "rgb+state", "rgb+depth", "blind", "mask", "mask_of_rgb+state"],
+    ids=["state", "rgb+depth", "blind", "mask", "mask_of_rgb+state"],
 )
 def test_it_equals_single_environments(batched, config):
     privileged = config.obs != "state" or config.observe.hides
