@@ -188,12 +188,11 @@ def _open_batch(
             f"env.physics is {config.physics}, but {env_id} is no ManiSkill task, which alone are "
             "simulated on a GPU; use --env.physics cpu"
         )
-    limit = config.max_episode_steps
     return maniskill_batch.ManiSkillBatch(
         env_id,
         num_envs,
         maniskill_batch.sim_backend(config.physics),
-        {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})},
+        _task_kwargs(config),
         parts=config.parts,
         mask=config.observe.mask,
         privileged=privileged,
@@ -203,6 +202,11 @@ def _open_batch(
         evaluation=evaluation,
         view_size=view_size,
     )
+
+
+def _task_kwargs(config: EnvConfig) -> dict[str, Any]:
+    limit = config.max_episode_steps
+    return {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})}
 
 
 def open_single(
@@ -224,8 +228,7 @@ def open_single(
         view_size: height and width in pixels of what its `render` is to return, where that can be
             chosen; None where nobody will look.
     """
-    limit = config.max_episode_steps
-    kwargs = {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})}
+    kwargs = _task_kwargs(config)
     env, visible = _build(env_id, config, kwargs, evaluation, view_size)
     textures = config.parts - {"state"}
     if not textures or shows_images(env):
