@@ -70,7 +70,8 @@ class SwitchConfig:
         """
         if self.earliest is not None or self.rule == "at_step":
             return self
-        return replace(self, earliest=min(EARLIEST_HIDDEN if hidden else EARLIEST, self.latest))
+        earliest = min(EARLIEST_HIDDEN, self.latest) if hidden else self.first_look
+        return replace(self, earliest=earliest)
 
 
 @dataclass(frozen=True)
