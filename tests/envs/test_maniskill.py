@@ -4,14 +4,14 @@ import builtins
 import importlib
 import importlib.util
 import os
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from slipstream.cli import main
 from slipstream.config import EvalConfig
 from slipstream.envs import maniskill
 from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
@@ -23,21 +23,7 @@ from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.training import train
 from tests.envs.test_resume import check_exact
-from tests.tiny_runs import lines, tiny
-
-INSTALLED = importlib.util.find_spec("mani_skill") is not None
-needs_maniskill = pytest.mark.skipif(
-    not INSTALLED, reason="ManiSkill is not installed: make setup-maniskill"
-)
-
-
-@pytest.fixture(scope="module")
-def task() -> ManiSkillEnv:
-    """One PullCube for the tests that only look at it."""
-    try:
-        return ManiSkillEnv("PullCube-v1")
-    except SlipstreamError as error:  # no Vulkan device
-        pytest.skip(str(error))
+from tests.tiny_runs import in_child, lines, tiny
 
 
 def actions(num: int, size: int = 8) -> np.ndarray:
@@ -57,32 +43,30 @@ def test_without_it_the_command_that_installs_it_is_named(monkeypatch):
         open_env("PushCube-v1", EnvConfig(), 1)
 
 
-@needs_maniskill
-def test_all_of_its_ids_are_known(task):
+@pytest.mark.usefixtures("pull_cube")
+def test_all_of_its_ids_are_known():
     registered: Any = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
     assert {f"{name}-v1" for name in maniskill._NAMES} == set(registered)
 
 
-@needs_maniskill
-def test_it_is_a_plain_environment(task):
-    obs, _ = task.reset(seed=1)
+def test_it_is_a_plain_environment(pull_cube):
+    obs, _ = pull_cube.reset(seed=1)
     assert obs.shape == (35,) and obs.dtype == np.float32
-    assert obs in task.observation_space
-    assert (task.action_space.low == -1).all() and task.action_space.shape == (8,)
-    assert task.base.control_mode == "pd_joint_delta_pos"
-    assert task.spec is not None
-    assert (task.spec.id, task.spec.max_episode_steps) == ("PullCube-v1", 50)
-    following, reward, terminated, truncated, info = task.step(np.ones(8, np.float32))
+    assert obs in pull_cube.observation_space
+    assert (pull_cube.action_space.low == -1).all() and pull_cube.action_space.shape == (8,)
+    assert pull_cube.base.control_mode == "pd_joint_delta_pos"
+    assert pull_cube.spec is not None
+    assert (pull_cube.spec.id, pull_cube.spec.max_episode_steps) == ("PullCube-v1", 50)
+    following, reward, terminated, truncated, info = pull_cube.step(np.ones(8, np.float32))
     assert 0 < reward < 1 and type(reward) is float
     assert not terminated and not truncated and not info["success"]
     assert not np.array_equal(following, obs)
-    assert task.render().shape == (320, 320, 3)
+    assert pull_cube.render().shape == (320, 320, 3)
 
 
-@needs_maniskill
-def test_episodes_follow_from_their_seeds(task):
+def test_episodes_follow_from_their_seeds(pull_cube):
     def first(seed: int | None) -> bytes:
-        return task.reset(seed=seed)[0].tobytes()
+        return pull_cube.reset(seed=seed)[0].tobytes()
 
     a = [first(3), first(None), first(None)]
     b = [first(3), first(None), first(None)]
@@ -90,11 +74,11 @@ def test_episodes_follow_from_their_seeds(task):
     assert len(set(a)) == 3
 
 
-@needs_maniskill
 @pytest.mark.parametrize(
     ("env_id", "limit", "steps"), [("PushCube-v1", 20, 30), ("MS-HopperStand-v1", 12, 16)]
 )
-def test_a_saved_episode_goes_on_bit_for_bit(task, env_id, limit, steps):
+@pytest.mark.usefixtures("pull_cube")
+def test_a_saved_episode_goes_on_bit_for_bit(env_id, limit, steps):
     def make() -> VecEnv:
         return open_env(env_id, EnvConfig(max_episode_steps=limit), 1)
 
@@ -111,8 +95,8 @@ def succeeding_at(env: ManiSkillEnv, *steps: int) -> None:
     env.base.evaluate = evaluate
 
 
-@needs_maniskill
-def test_success_cuts_a_training_episode_and_failure_ends_it(task):
+@pytest.mark.usefixtures("pull_cube")
+def test_success_cuts_a_training_episode_and_failure_ends_it():
     env = ManiSkillEnv("PullCube-v1")
     succeeding_at(env, 2)
     env.reset(seed=0)
@@ -126,8 +110,8 @@ def test_success_cuts_a_training_episode_and_failure_ends_it(task):
     assert env.step(np.zeros(8, np.float32))[2:4] == (True, False)
 
 
-@needs_maniskill
-def test_evaluation_runs_on_and_tells_success_once_and_at_the_end(task):
+@pytest.mark.usefixtures("pull_cube")
+def test_evaluation_runs_on_and_tells_success_once_and_at_the_end():
     envs: list[ManiSkillEnv] = []
 
     def record(at: tuple[int, ...]) -> tuple[bool | None, bool | None, int]:
@@ -150,8 +134,7 @@ def test_evaluation_runs_on_and_tells_success_once_and_at_the_end(task):
     assert envs[0].base.scene is not scene
 
 
-@needs_maniskill
-def test_beside_images_the_robot_knows_itself_and_no_more(task):
+def test_beside_images_the_robot_knows_itself_and_no_more(pull_cube):
     config = EnvConfig(obs="rgb+state")
     env = open_single("PullCube-v1", config, privileged=True)
     obs, _ = env.reset(seed=4)
@@ -161,7 +144,7 @@ def test_beside_images_the_robot_knows_itself_and_no_more(task):
         "privileged": ((35,), "float32"),
     }
     assert obs in env.observation_space
-    assert np.array_equal(obs["privileged"], task.reset(seed=4)[0])
+    assert np.array_equal(obs["privileged"], pull_cube.reset(seed=4)[0])
     assert np.array_equal(obs["state"], obs["privileged"][:25])
     assert obs["rgb"].std() > 10
     # PickCube's goal is seen by nobody, and must be told; where the cube is must not.
@@ -173,8 +156,8 @@ def test_beside_images_the_robot_knows_itself_and_no_more(task):
     assert np.array_equal(seen["state"], obs["state"][:9])
 
 
-@needs_maniskill
-def test_a_stored_state_gives_the_very_same_pixels(task):
+@pytest.mark.usefixtures("pull_cube")
+def test_a_stored_state_gives_the_very_same_pixels():
     env = open_single("PullCube-v1", EnvConfig(obs="rgb+depth"))
     frames, states = [env.reset(seed=0)[0]], [sim_state(env)]
     for action in actions(20):
@@ -192,8 +175,8 @@ def test_a_stored_state_gives_the_very_same_pixels(task):
     other.step(actions(1)[0])
 
 
-@needs_maniskill
-def test_stored_states_come_with_the_states_of_all_roles(task):
+@pytest.mark.usefixtures("pull_cube")
+def test_stored_states_come_with_the_states_of_all_roles():
     config = EnvConfig(obs="rgb+state", max_episode_steps=3)
     env = open_env("PullCube-v1", config, 1, privileged=True, on_demand=True)
     assert {key: value.dtype for key, value in env.spec.obs.items()} == {
@@ -209,8 +192,7 @@ def test_stored_states_come_with_the_states_of_all_roles(task):
     assert not np.array_equal(image, first)
 
 
-@needs_maniskill
-def test_several_cameras_lie_side_by_side(task):
+def test_several_cameras_lie_side_by_side(pull_cube):
     config = {"obs": "rgb+depth", "kwargs": {"robot_uids": "panda_wristcam"}, "image_size": 32}
     both, _ = open_single("PickCube-v1", EnvConfig(**config)).reset(seed=0)
     assert {key: value.shape for key, value in both.items()} == {
@@ -221,7 +203,7 @@ def test_several_cameras_lie_side_by_side(task):
     assert np.array_equal(one["rgb"], both["rgb"][..., 3:])
     assert np.array_equal(one["depth"], both["depth"][..., 1:])
     with pytest.raises(SlipstreamError, match="no camera 'side': choose of base_camera"):
-        ManiSkillCameras(task, camera="side")
+        ManiSkillCameras(pull_cube, camera="side")
 
 
 def test_depth_keeps_what_is_near_apart():
@@ -231,7 +213,6 @@ def test_depth_keeps_what_is_near_apart():
     assert shown.tolist() == [0, 23, 85, 86, 128, 129, 247]
 
 
-@needs_maniskill
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -243,21 +224,22 @@ def test_depth_keeps_what_is_near_apart():
         ({"colour": "red"}, "cannot be made with.*unexpected keyword argument 'colour'"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told(task, kwargs, message):
+@pytest.mark.usefixtures("pull_cube")
+def test_arguments_that_do_not_fit_are_told(kwargs, message):
     with pytest.raises(SlipstreamError, match=message):
         ManiSkillEnv("PushCube-v1", kwargs)
 
 
-@needs_maniskill
-def test_a_robot_without_the_usual_control_takes_its_own(task, monkeypatch):
+@pytest.mark.usefixtures("pull_cube")
+def test_a_robot_without_the_usual_control_takes_its_own(monkeypatch):
     monkeypatch.setattr(maniskill, "_CONTROL_MODE", "by_thought")
     env = ManiSkillEnv("PullCube-v1")
     assert env.base.control_mode == env.base.agent.supported_control_modes[0]
 
 
-@needs_maniskill
+@pytest.mark.usefixtures("pull_cube")
 def test_files_that_are_missing_are_told_with_the_command_and_never_asked_for(
-    task, monkeypatch, tmp_path
+    monkeypatch, tmp_path
 ):
     assets: Any = importlib.import_module("mani_skill.utils.assets")
     monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on the terminal"))
@@ -271,42 +253,39 @@ def test_files_that_are_missing_are_told_with_the_command_and_never_asked_for(
         ManiSkillEnv("PickSingleYCB-v1")
 
 
-@needs_maniskill
+def train_without_vulkan(nowhere: Path) -> int:
+    for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        os.environ[name] = str(nowhere)
+    return main(["train", "PushCube-v1", "--dry-run"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mani_skill") is None, reason="needs ManiSkill")
 def test_without_a_vulkan_device_the_command_that_installs_one_is_named(tmp_path):
-    nothing = {
-        name: str(tmp_path / "none.json") for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
-    }
-    code = "import sys; from slipstream.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "train", "PushCube-v1", "--dry-run"],
-        env={**os.environ, **nothing},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("slipstream: ")]
+    status, _, err = in_child(tmp_path, train_without_vulkan, tmp_path / "none.json")
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("slipstream: ")]
     assert "PushCube-v1 needs a Vulkan device" in line
     assert "scripts/install-system-packages maniskill" in line
 
 
-@needs_maniskill
 @pytest.mark.parametrize("obs", ["state", "rgb"])
-def test_both_stages_train(task, obs, tmp_path):
-    env = EnvConfig(obs=obs, image_size=32, max_episode_steps=10)
+@pytest.mark.usefixtures("pull_cube")
+def test_both_stages_train(obs, tmp_path):
+    env = EnvConfig(obs=obs, image_size=32, max_episode_steps=6)
     train(
-        tiny(env_id="PushCube-v1", env=env, total_steps=100, eval=EvalConfig(every=50, episodes=1)),
+        tiny(env_id="PullCube-v1", env=env, total_steps=80, eval=EvalConfig(every=40, episodes=1)),
         tmp_path,
         show_progress=False,
     )
     ended = lines(tmp_path)[-1]
-    assert (ended["step"], ended["stage"], ended["event"]) == (100, "online", "end")
+    assert (ended["step"], ended["stage"], ended["event"]) == (80, "online", "end")
     last = [line for line in lines(tmp_path) if "eval/transformer/return" in line][-1]
-    assert last["eval/transformer/length"] == 10
+    assert last["eval/transformer/length"] == 6
     assert last["eval/transformer/success_once"] == last["eval/transformer/success_at_end"] == 0
 
 
-@needs_maniskill
-def test_a_person_sees_the_robot_at_work_and_disturbs_nothing(task):
+@pytest.mark.usefixtures("pull_cube")
+def test_a_person_sees_the_robot_at_work_and_disturbs_nothing():
     shown = []
     config = EnvConfig(max_episode_steps=6)
     filmed = open_filmed("PullCube-v1", config, lambda *frame: shown.append(frame), 96)

@@ -1,6 +1,5 @@
 """ManiSkill simulated as one batch: here on the CPU with one environment, by the same code."""
 
-import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 
 from slipstream.config import EvalConfig
 from slipstream.envs import maniskill_batch
-from slipstream.envs.maniskill import ManiSkillEnv
 from slipstream.envs.maniskill_batch import ManiSkillBatch, sim_backend
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed
@@ -20,23 +18,11 @@ from slipstream.policy import load_policy
 from slipstream.training import branch, train
 from tests.tiny_runs import lines, tiny
 
-INSTALLED = importlib.util.find_spec("mani_skill") is not None
-needs_maniskill = pytest.mark.skipif(
-    not INSTALLED, reason="ManiSkill is not installed: make setup-maniskill"
-)
 TASK = "PullCube-v1"
 
 
-@pytest.fixture(scope="module")
-def vulkan() -> None:
-    try:
-        ManiSkillEnv(TASK).close()
-    except SlipstreamError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
-def batched(monkeypatch, vulkan) -> str:
+def batched(monkeypatch, pull_cube) -> str:
     """What to ask for as `env.physics` to have the batch, but simulated on the CPU."""
     monkeypatch.setattr(maniskill_batch, "sim_backend", lambda physics: "physx_cpu")
     return "cuda"
@@ -55,7 +41,6 @@ def check_equal(obs: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
         assert np.array_equal(value.numpy(), expected[key]), key
 
 
-@needs_maniskill
 @pytest.mark.parametrize(
     "config",
     [
@@ -95,7 +80,6 @@ def test_it_equals_single_environments(batched, config):
     single.close()
 
 
-@needs_maniskill
 def test_seeds_make_episodes_and_others_differ(batched):
     env = open_env(TASK, EnvConfig(physics=batched), 1)
     first = env.reset(3)["state"]
@@ -109,7 +93,6 @@ def test_seeds_make_episodes_and_others_differ(batched):
     env.close()
 
 
-@needs_maniskill
 @pytest.mark.parametrize("evaluation", [False, True])
 def test_success_cuts_a_training_episode_and_failure_ends_it(batched, monkeypatch, evaluation):
     env = open_env(TASK, EnvConfig(physics=batched), 1, evaluation=evaluation)
@@ -133,7 +116,6 @@ def test_success_cuts_a_training_episode_and_failure_ends_it(batched, monkeypatc
     env.close()
 
 
-@needs_maniskill
 def test_images_are_not_rendered_for_who_does_not_look(batched):
     env = open_env(TASK, EnvConfig(physics=batched, obs="rgb", image_size=16), 1)
     env.show_images(False)
@@ -143,7 +125,6 @@ def test_images_are_not_rendered_for_who_does_not_look(batched):
     env.close()
 
 
-@needs_maniskill
 def test_its_first_episode_is_filmed_to_the_end(batched):
     frames = []
     config = EnvConfig(physics=batched, max_episode_steps=3)
@@ -155,27 +136,27 @@ def test_its_first_episode_is_filmed_to_the_end(batched):
     env.close()
 
 
-@needs_maniskill
 @pytest.mark.parametrize("obs", ["state", "rgb+state"])
 def test_both_stages_train_and_resume_with_new_episodes(batched, obs, tmp_path):
     run_dir = tmp_path / "run"
     config = tiny(
         env_id=TASK,
-        total_steps=120,
-        env=EnvConfig(max_episode_steps=8, obs=obs, image_size=32, physics=batched),
-        eval=EvalConfig(every=60, episodes=1),
+        total_steps=80,
+        env=EnvConfig(max_episode_steps=6, obs=obs, image_size=32, physics=batched),
+        eval=EvalConfig(every=40, episodes=1),
+        checkpoint_every=60,
         privileged=() if obs == "state" else ("accelerator", "critic"),
     )
     train(config, run_dir, show_progress=False)
     found = lines(run_dir)
-    assert [line["step"] for line in found if line.get("event") == "switch"] == [60]
-    assert any("eval/transformer/return" in line and line["step"] == 120 for line in found)
+    assert [line["step"] for line in found if line.get("event") == "switch"] == [40]
+    assert any("eval/transformer/return" in line and line["step"] == 80 for line in found)
     returns = [line["rollout/episode_return"] for line in found if "rollout/episode_return" in line]
-    assert len(returns) >= 14
+    assert len(returns) >= 12
     assert np.isfinite(returns).all()
     assert load_policy(run_dir).env == replace(config.env, physics="cpu")  # for where no GPU is
     if obs == "state":
-        again = branch(run_dir / "checkpoints" / "80", config, tmp_path / "again", False)
+        again = branch(run_dir / "checkpoints" / "60", config, tmp_path / "again", False)
         told = [line["reason"] for line in lines(again) if line.get("event") == "resume"]
         assert "with a new episode" in told[0]
 
@@ -231,8 +212,8 @@ def test_new_scenes_are_refused_where_they_would_end_the_episodes_of_all():
         ManiSkillBatch(TASK, 2, "physx_cuda", {"reconfiguration_freq": 1})
 
 
+@pytest.mark.usefixtures("pull_cube")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@needs_maniskill
 def test_many_environments_stay_on_the_gpu():
     env = make_env(ManiSkillBatch(TASK, 16, "physx_cuda", {"max_episode_steps": 4}))
     assert env.reset(0)["state"].is_cuda

@@ -1,0 +1,29 @@
+"""What tests of several folders share."""
+
+import gc
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+from slipstream.envs.maniskill import ManiSkillEnv
+from slipstream.errors import SlipstreamError
+
+
+@pytest.fixture(scope="session")
+def pull_cube() -> Iterator[ManiSkillEnv]:
+    """A PullCube to look at, where ManiSkill and a Vulkan device are; else the test is skipped.
+
+    It lasts as long as the tests do: when the last scene of a process goes, its renderer goes with
+    it, and the next one compiles its shaders anew, which takes ten seconds.
+    """
+    if importlib.util.find_spec("mani_skill") is None:
+        pytest.skip("ManiSkill is not installed: make setup-maniskill")
+    try:
+        task = ManiSkillEnv("PullCube-v1")
+    except SlipstreamError as error:  # no Vulkan device
+        pytest.skip(str(error))
+    gc.collect()
+    gc.freeze()  # ManiSkill collects garbage with every scene, among all objects of all tests
+    yield task
+    task.close()
