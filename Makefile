@@ -74,7 +74,7 @@ examples: setup-examples ## take a model of Stable-Baselines3 through both stage
 	$(BIN)/python examples/sb3_to_onnx.py
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: setup ## check style, format and the import contract
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.training import train
 from tests.envs.test_resume import check_exact
+from tests.stages.test_frames import check_rendered_later
 from tests.tiny_runs import in_child, lines, tiny
 
 
@@ -190,6 +191,11 @@ def test_stored_states_come_with_the_states_of_all_roles():
     image = render_state(renderer, results[-1].next_obs["sim_state"][0])["rgb"]
     first = render_state(renderer, results[-1].obs["sim_state"][0])["rgb"]
     assert not np.array_equal(image, first)
+
+
+@pytest.mark.usefixtures("pull_cube")
+def test_rows_rendered_later_are_those_rendered_while_stepping():
+    check_rendered_later("PullCube-v1")
 
 
 def test_several_cameras_lie_side_by_side(pull_cube):
