@@ -27,11 +27,11 @@ from benchmarks.contest import Clock, medians, take_turns, use_one_core, write_r
 from benchmarks.plain_td3 import PlainActor
 from slipstream.config import RunConfig
 from slipstream.envs.setup import EnvConfig
-from slipstream.export import export_policy
-from slipstream.export.run_policy import Policy as Exported
 from slipstream.networks import NetworksConfig, build_actor
 from slipstream.networks.transformer import TransformerConfig
-from slipstream.policy import Policy, describe_policy, load_policy
+from slipstream.policies.export import export_policy
+from slipstream.policies.export.run_policy import Policy as Exported
+from slipstream.policies.policy import Policy, describe_policy, load_policy
 from slipstream.spec import ArraySpec, EnvSpec
 
 OBS_SIZE, ACTION_DIM = 17, 6

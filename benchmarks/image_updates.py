@@ -22,7 +22,6 @@ from benchmarks.contest import (
     use_one_core,
     write_results,
 )
-from slipstream.allocator import keep_freed_memory
 from slipstream.config import RunConfig, team_config
 from slipstream.envs.setup import EnvConfig
 from slipstream.networks.linear import set_matmul_backend
@@ -30,6 +29,7 @@ from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
+from slipstream.training.allocator import keep_freed_memory
 
 SPEC = EnvSpec("noise", {"rgb": ArraySpec((64, 64, 3), "uint8")}, (-1.0,) * 6, (1.0,) * 6)
 NUM_ROWS, SHIFT = 2_000, 4

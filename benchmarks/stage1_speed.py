@@ -21,7 +21,6 @@ import tyro
 
 from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
 from slipstream.algorithms.td3 import TD3
-from slipstream.allocator import keep_freed_memory
 from slipstream.envs.vec_env import make_env
 from slipstream.networks import NetworksConfig, build_actor, build_critic
 from slipstream.networks.critic import CriticConfig
@@ -35,6 +34,7 @@ from slipstream.networks.mlp import MLPConfig
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.stages.interact import Interaction
 from slipstream.stages.learners import AlgorithmsConfig, build_learner, frozen_copy
+from slipstream.training.allocator import keep_freed_memory
 
 ENV_ID, WIDTH, BATCH_SIZE = "Hopper-v5", 256, 256
 RANDOM_STEPS, SETTLING_STEPS = 1000, 500

@@ -17,7 +17,6 @@ import tyro
 
 from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
 from benchmarks.plain_td3 import PlainActor, PlainCritic, PlainTD3
-from slipstream.allocator import keep_freed_memory
 from slipstream.batch import Batch
 from slipstream.networks import NetworksConfig, build_actor, build_critic
 from slipstream.networks.critic import CriticConfig
@@ -30,6 +29,7 @@ from slipstream.networks.linear import (
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.learners import AlgorithmsConfig, Learner, build_learner, frozen_copy
+from slipstream.training.allocator import keep_freed_memory
 
 OBS_SIZE, ACTION_DIM, BATCH_SIZE, WIDTH = 17, 6, 256, 256
 D_MODEL, N_LAYERS, N_HEADS, D_FF = 256, 1, 2, 512

@@ -22,7 +22,7 @@ import gymnasium
 import numpy as np
 
 import slipstream
-from slipstream.policy import Policy
+from slipstream.policies.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-5  # of the action's range of [-1, 1]

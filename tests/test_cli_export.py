@@ -6,8 +6,8 @@ import pytest
 
 from slipstream.checkpoint import link, save_checkpoint
 from slipstream.cli import main
-from slipstream.policy import load_policy
-from tests.live_policies import live
+from slipstream.policies.policy import load_policy
+from tests.policies.live_policies import live
 
 
 @pytest.fixture

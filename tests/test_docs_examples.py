@@ -12,7 +12,7 @@ from scripts.docs_blocks import blocks
 
 from slipstream.checkpoint import link, save_checkpoint
 from slipstream.cli import main
-from tests.live_policies import live
+from tests.policies.live_policies import live
 
 DOCS = Path(__file__).parents[1] / "docs"
 

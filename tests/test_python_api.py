@@ -27,13 +27,13 @@ def test_no_module_hides_a_function():
         "import pkgutil, slipstream\n"
         "modules = {module.name for module in pkgutil.iter_modules(slipstream.__path__)}\n"
         "assert not modules & set(slipstream.__all__)\n"
-        "import slipstream.training, slipstream.evaluation\n"
+        "import slipstream.training, slipstream.judging.evaluation\n"
         "assert callable(slipstream.train) and callable(slipstream.evaluate)"
     )
 
 
 def test_the_five_names_are_what_they_say():
-    from slipstream.policy import evaluate_policy, load_policy
+    from slipstream.policies.policy import evaluate_policy, load_policy
     from slipstream.presets import preset
 
     assert slipstream.__all__ == ["evaluate", "load_policy", "preset", "resume", "train"]

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slipstream.policy import evaluate_policy as evaluate
-    from slipstream.policy import load_policy
+    from slipstream.policies.policy import evaluate_policy as evaluate
+    from slipstream.policies.policy import load_policy
     from slipstream.presets import preset
     from slipstream.training import resume, train
 
@@ -17,8 +17,8 @@ __version__ = "0.1.0"
 __all__ = ["evaluate", "load_policy", "preset", "resume", "train"]
 
 _HOMES = {
-    "evaluate": ("slipstream.policy", "evaluate_policy"),
-    "load_policy": ("slipstream.policy", "load_policy"),
+    "evaluate": ("slipstream.policies.policy", "evaluate_policy"),
+    "load_policy": ("slipstream.policies.policy", "load_policy"),
     "preset": ("slipstream.presets", "preset"),
     "resume": ("slipstream.training", "resume"),
     "train": ("slipstream.training", "train"),

@@ -16,6 +16,7 @@ from tyro.conf import Suppress
 from slipstream.envs.film import VideoConfig
 from slipstream.envs.setup import EnvConfig, Scalar
 from slipstream.errors import SlipstreamError
+from slipstream.logs.trackers import TrackerName
 from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.replay import Placement
 from slipstream.replay.placement import ReplayDevice
@@ -27,7 +28,6 @@ from slipstream.stages.online import OnlineConfig
 from slipstream.stages.rehearsal import DataConfig
 from slipstream.stages.switch import SwitchConfig
 from slipstream.stages.team import TeamConfig
-from slipstream.trackers import TrackerName
 
 StageName = Literal["accelerate", "online"]
 Role = Literal["accelerator", "critic"]

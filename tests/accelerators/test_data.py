@@ -16,15 +16,15 @@ from slipstream.cli import main
 from slipstream.config import to_dict, to_yaml
 from slipstream.envs.observation import ObservationConfig
 from slipstream.errors import Interrupted, SlipstreamError
-from slipstream.policy import load_policy
+from slipstream.policies.policy import load_policy
 from slipstream.replay.episodes import read_replay
 from slipstream.report.runs import load_run
 from slipstream.report.summary import summarise
 from slipstream.rundir import describe_run
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.rehearsal import DataConfig
-from slipstream.trainer import Trainer
 from slipstream.training import train
+from slipstream.training.trainer import Trainer
 from tests.accelerators.datasets import act, buffers, write_dataset
 from tests.accelerators.models import our_actions, pendulum, run_config, spec_of
 from tests.tiny_runs import events, lines, timeless, tiny

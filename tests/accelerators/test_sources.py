@@ -19,12 +19,12 @@ from slipstream.envs.setup import EnvConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.heads import Deterministic
-from slipstream.policy import load_policy
+from slipstream.policies.policy import load_policy
 from slipstream.stages.accelerate import AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.switch import SwitchConfig
-from slipstream.trainer import Trainer
 from slipstream.training import train
+from slipstream.training.trainer import Trainer
 from tests.accelerators.models import (
     observations,
     our_actions,

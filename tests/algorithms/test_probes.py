@@ -10,7 +10,7 @@ import torch
 
 from slipstream.envs import probe
 from slipstream.envs.vec_env import make_env
-from slipstream.evaluation import evaluate
+from slipstream.judging.evaluation import evaluate
 from slipstream.networks import BACKBONES, NetworksConfig, common_context
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.mlp import MLPConfig

@@ -15,7 +15,7 @@ from slipstream.envs.device_arrays import DeviceArrays
 from slipstream.envs.spaces import ActionScale
 from slipstream.envs.vec_env import VecEnv, make_env
 from slipstream.errors import SlipstreamError
-from slipstream.evaluation import evaluate
+from slipstream.judging.evaluation import evaluate
 from slipstream.networks import Normalizer
 from slipstream.replay import ReplayBuffer
 from slipstream.stages.interact import Interaction

@@ -14,7 +14,7 @@ from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed
 from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
-from slipstream.policy import load_policy
+from slipstream.policies.policy import load_policy
 from slipstream.training import branch, train
 from tests.tiny_runs import lines, tiny
 

@@ -13,7 +13,7 @@ from slipstream.config import EnvConfig, to_yaml
 from slipstream.envs.setup import open_env
 from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
-from slipstream.policy import load_policy
+from slipstream.policies.policy import load_policy
 from tests.tiny_runs import timeless, tiny
 
 MODULE = '''

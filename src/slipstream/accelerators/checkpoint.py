@@ -21,7 +21,7 @@ from slipstream.config import EnvConfig, RunConfig, strict_converter
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
 from slipstream.networks.inputs import Normalizer
-from slipstream.policy import Policy, load_policy
+from slipstream.policies.policy import Policy, load_policy
 from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import Brought
 from slipstream.stages.learners import algorithm_class

@@ -18,7 +18,7 @@ from slipstream.config import RunConfig
 from slipstream.envs.spaces import observation_spec, to_obs
 from slipstream.errors import SlipstreamError
 from slipstream.networks.inputs import Normalizer
-from slipstream.policy import load_policy
+from slipstream.policies.policy import load_policy
 from slipstream.replay.episodes import Episodes, read_replay
 from slipstream.spec import PRIVILEGED, ArraySpec, EnvSpec
 from slipstream.stages.accelerate import Brought

@@ -30,8 +30,8 @@ class ExportOptions:
 def export(arguments: Sequence[str]) -> int:
     """`slipstream export RUN --to FORMAT`."""
     options = tyro.cli(ExportOptions, args=arguments, prog="slipstream export")
-    from slipstream.export import export_policy
-    from slipstream.policy import load_policy
+    from slipstream.policies.export import export_policy
+    from slipstream.policies.policy import load_policy
 
     policy = load_policy(options.run, options.checkpoint)
     out = options.out
@@ -66,7 +66,7 @@ def distil(arguments: Sequence[str]) -> int:
     options = tyro.cli(DistilOptions, args=arguments, prog="slipstream distil")
     if options.episodes < 1:
         raise SlipstreamError(f"--episodes {options.episodes} must be at least 1")
-    from slipstream.distil import compare, distil_config
+    from slipstream.policies.distil import compare, distil_config
     from slipstream.training import train
 
     config = distil_config(options.run, options.to, options.total_steps, options.own_episodes)
@@ -102,7 +102,7 @@ class PushOptions:
 def push(arguments: Sequence[str]) -> int:
     """`slipstream push RUN --repo USER/NAME`."""
     options = tyro.cli(PushOptions, args=arguments, prog="slipstream push")
-    from slipstream import hub
+    from slipstream.policies import hub
 
     hub.check_repo(options.repo)
     out = options.run / "hub" if options.out is None else options.out

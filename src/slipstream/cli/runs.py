@@ -17,7 +17,7 @@ from slipstream.errors import SlipstreamError
 from slipstream.rundir import run_of
 
 if TYPE_CHECKING:
-    from slipstream.policy import Policy
+    from slipstream.policies.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             f"--video takes one folder, got {len(options.video)}; --video-episodes "
             f"{options.video_episodes} must be at least 1, and no more than --episodes"
         )
-    from slipstream.policy import evaluate_policy, load_policy
+    from slipstream.policies.policy import evaluate_policy, load_policy
 
     policy = load_policy(options.run, options.checkpoint)
     spec = policy.spec
@@ -202,7 +202,7 @@ def _record(options: EvaluateOptions, policy: "Policy", given: tuple[Path, ...])
     """The videos that `slipstream evaluate` was asked for."""
     from slipstream.checkpoint import resolve
     from slipstream.envs.film import VideoConfig
-    from slipstream.videos import record_episodes
+    from slipstream.judging.videos import record_episodes
 
     actor, name = str(policy.description["actor"]), "policy"
     if not (options.run / "model.safetensors").is_file():

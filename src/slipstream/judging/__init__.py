@@ -1,0 +1,1 @@
+"""Judging: evaluation, what follows from it, and what there is to see of it."""

@@ -1,0 +1,1 @@
+"""Trained policies on their own: to act with, to export, to share, to make smaller."""

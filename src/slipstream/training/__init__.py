@@ -1,0 +1,118 @@
+"""Starting a run, going on with one, and saying what one would be."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from slipstream import checkpoint
+from slipstream.accelerators import describe_brought
+from slipstream.config import RunConfig, load, to_dict
+from slipstream.errors import SlipstreamError
+from slipstream.rundir import describe_run, new_run_dir, run_of
+from slipstream.training.trainer import Trainer
+
+
+def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = True) -> Path:
+    """Run both stages.
+
+    Args:
+        config: what to train.
+        run_dir: where to write; None makes `runs/<env>/<preset>/seed<k>-<time>`.
+        show_progress: draw the progress display.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        SlipstreamError: a configuration that cannot run, or a folder that holds a run already.
+    """
+    if run_dir is None:
+        run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
+    trainer = Trainer(config, run_dir, show_progress=show_progress)
+    describe_run(run_dir, to_dict(trainer.config))
+    return trainer.run()
+
+
+def describe(config: RunConfig) -> list[str]:
+    """Build everything that a run would, and say how large it is; nothing is written."""
+    with TemporaryDirectory(dir=Path()) as folder:  # for a replay on the disk
+        trainer = Trainer(config, Path(folder), show_progress=False)
+        team = trainer.team
+        lines = [
+            f"environment {team.spec.env_id}: observations "
+            f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
+            f"{team.spec.action_dim} action components"
+        ]
+        for name, module in team.modules().items():
+            count = sum(parameter.numel() for parameter in module.parameters())
+            lines.append(f"{name}: {count:,} parameters")
+        lines.extend(team.say_memory().split("; "))
+        if team.brought is not None:
+            lines.append(f"accelerator {describe_brought(team.brought)}")
+        lines.append(f"matrix products: {trainer.matmul}")
+        trainer.close()
+    return lines
+
+
+def resume(path: Path, show_progress: bool = True) -> Path:
+    """Go on with a run from a checkpoint.
+
+    On the CPU the result equals, bit for bit, that of a run never interrupted.
+
+    Args:
+        path: a run folder, for its last checkpoint, or one of its checkpoints.
+        show_progress: draw the progress display.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        SlipstreamError: no run there, or no whole checkpoint.
+    """
+    run_dir = run_of(path)
+    return Trainer(config_of(path), run_dir, checkpoint.resolve(path), show_progress).run()
+
+
+def branch(
+    path: Path, config: RunConfig, run_dir: Path | None = None, show_progress: bool = True
+) -> Path:
+    """Go on from a checkpoint as a new run; the run it belongs to stays as it is.
+
+    Args:
+        path: a run folder, for its last checkpoint, or one of its checkpoints.
+        config: what holds from there on, such as `config_of(path)` with more steps or another
+            switch. What is in the checkpoint (networks, optimizers, replay, steps taken) stays, so
+            sizes must stay too.
+        run_dir: where to write; None makes `runs/<env>/<preset>/seed<k>-<time>`.
+        show_progress: draw the progress display.
+
+    Returns:
+        The new run's folder; its metrics begin with those of the run it branched off.
+
+    Raises:
+        SlipstreamError: no run there, no whole checkpoint, a configuration that does not fit it, or
+            a folder that holds a run already.
+    """
+    source = checkpoint.resolve(path)
+    if not checkpoint.can_resume(source):
+        raise SlipstreamError(f"{source} holds a policy only; branch off the run's last")
+    if run_dir is None:
+        run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
+    describe_run(run_dir, to_dict(config))
+    shutil.copy(run_of(source) / "metrics.jsonl", run_dir / "metrics.jsonl")
+    step = int(source.name)
+    shutil.copytree(source, run_dir / "checkpoints" / source.name)
+    checkpoint.link(run_dir, "last", step)
+    return resume(run_dir, show_progress)
+
+
+def config_of(path: Path) -> RunConfig:
+    """The configuration of the run at `path`, its folder or one of its checkpoints.
+
+    Raises:
+        SlipstreamError: no run there.
+    """
+    run_dir = run_of(path)
+    if not (run_dir / "config.json").exists():
+        raise SlipstreamError(f"{run_dir} holds no run (no config.json); give a run's folder")
+    return load(run_dir / "config.json")

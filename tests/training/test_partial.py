@@ -1,0 +1,114 @@
+"""Runs in which something is hidden, and somebody sees it."""
+
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file
+
+from slipstream.checkpoint import load_tree, resolve
+from slipstream.cli import main
+from slipstream.config import RunConfig, team_config
+from slipstream.envs.observation import ObservationConfig
+from slipstream.envs.setup import EnvConfig
+from slipstream.policies.policy import load_policy
+from slipstream.presets import PRESETS, preset
+from slipstream.training import train
+from tests.tiny_runs import lines, tiny
+
+HIDDEN = EnvConfig(observe=ObservationConfig(mask="0,1"), normalize_obs=True, max_episode_steps=20)
+
+
+def test_privileged_observations_never_reach_the_saved_policy(tmp_path):
+    config = tiny(env=HIDDEN, privileged=("accelerator", "critic"))
+    run_dir = train(config, tmp_path / "run", show_progress=False)
+    networks = load_tree(resolve(run_dir) / "training_state")["team"]["networks"]
+    assert networks["accelerator"]["inputs.normalizers.privileged.mean"].shape == (3,)
+    assert networks["critic"]["inputs.normalizers.privileged.mean"].shape == (3,)
+    folder = resolve(run_dir) / "policy"
+    assert not [name for name in load_file(folder / "model.safetensors") if "privileged" in name]
+    assert "privileged" not in (folder / "config.json").read_text()
+    policy = load_policy(run_dir)
+    assert list(policy.spec.obs) == ["state"] and policy.spec.obs["state"].shape == (2,)
+    env = policy.open_env(2)
+    assert list(env.reset(0)) == ["state"] and env.current_obs["state"].shape == (2, 2)
+    env.close()
+
+
+def test_the_imitation_gap_is_logged(tmp_path):
+    run_dir = train(tiny(env=HIDDEN, privileged=("accelerator",)), tmp_path, show_progress=False)
+    assert any("clone/burst_end_error" in line for line in lines(run_dir))
+    told = [line for line in lines(run_dir) if "switch/imitation_gap" in line]
+    for line in told:
+        assert line["stage"] == "accelerate"
+    returns = {
+        name: next(
+            line[f"eval/{name}/return"]
+            for line in reversed(lines(run_dir))
+            if line["stage"] == "accelerate" and f"eval/{name}/return" in line
+        )
+        for name in ("random", "accelerator", "transformer")
+    }
+    rise = returns["accelerator"] - returns["random"]
+    if rise > 0:
+        missing = returns["accelerator"] - returns["transformer"]
+        assert told[-1]["switch/imitation_gap"] == pytest.approx(missing / rise)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (1, 1)),
+        ({"env": HIDDEN}, (3, 3)),
+        ({"env": HIDDEN, "privileged": ("accelerator",)}, (1, 3)),
+        ({"env": HIDDEN, "privileged": ("critic",)}, (3, 1)),
+        ({"env": HIDDEN, "privileged": ("accelerator",), "transformer": "mlp"}, (3, 3)),
+        ({"env": EnvConfig(observe=ObservationConfig(noise=0.1))}, (3, 3)),
+    ],
+)
+def test_who_is_kept_in_the_dark_looks_at_several_frames(fields, expected):
+    networks = team_config(RunConfig("Pendulum-v1", **fields)).networks
+    assert (networks.mlp.frame_stack, networks.critic.frame_stack) == expected
+
+
+def test_a_chosen_stack_stays():
+    config = tiny(env=HIDDEN)
+    networks = replace(config.networks, mlp=replace(config.networks.mlp, frame_stack=2))
+    assert replace(config, networks=networks).built_networks.mlp.frame_stack == 2
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_recurrent_accelerators_and_critics_train(kind, algorithm, tmp_path):
+    config = tiny(algorithm=algorithm, accelerator=kind, total_steps=120, env=HIDDEN)
+    critic = replace(config.networks.critic, memory=kind)
+    config = replace(config, networks=replace(config.networks, critic=critic))
+    run_dir = train(config, tmp_path, show_progress=False)
+    losses = [line["train/critic_loss"] for line in lines(run_dir) if "train/critic_loss" in line]
+    assert losses and all(0 <= loss < 1e4 for loss in losses)
+
+
+def test_a_student_may_be_recurrent(tmp_path):
+    run_dir = train(tiny(transformer="gru", env=HIDDEN), tmp_path, show_progress=False)
+    assert load_policy(run_dir).actor.loss_steps == 6
+
+
+def test_the_flags_of_the_command_line(tmp_path, capsys):
+    arguments = ["train", "HalfCheetah-v5", "--mask", "positions", "--accelerator", "lstm"]
+    assert main([*arguments, "--privileged", "critic", "--dry-run"]) == 0
+    assert "'state': (8,)" in capsys.readouterr().out
+    assert main(["train", "HalfCheetah-v5", "--mask", "0-3,40", "--dry-run"]) == 2
+    assert "40" in capsys.readouterr().err
+    assert main(["train", "Pendulum-v1", "--mask", "positions", "--dry-run"]) == 2
+    assert "positions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pomdp", "lstm", "privileged", "memory-probe", "paper/pomdp-td3"])
+def test_the_presets_hide_what_they_say(name):
+    assert name in PRESETS
+    config = preset(name, "Hopper-v5")
+    assert config.env.observe.hides or name == "memory-probe"
+    assert config.kinds["accelerator"] in {
+        "pomdp": ("mlp",),
+        "privileged": ("mlp",),
+        "memory-probe": ("gru",),
+    }.get(name, ("lstm",))
