@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slipstream.envs.maniskill import ManiSkillEnv
+from slipstream.envs.maniskill.single import ManiSkillEnv
 from slipstream.errors import SlipstreamError
 
 MEMORY = Path("/dev/shm")

@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slipstream.envs.gl import BACKENDS, open_context
-from slipstream.envs.maniskill import PACKAGES
+from slipstream.envs.maniskill.making import PACKAGES
 from slipstream.errors import SlipstreamError
 
 PYTHON_NEEDED = (3, 11)

@@ -8,7 +8,7 @@ from slipstream.algorithms.td3 import TD3Config
 from slipstream.config import EvalConfig, RunConfig
 from slipstream.envs.film import VideoConfig
 from slipstream.envs.keyword_flags import Scalar
-from slipstream.envs.maniskill import is_maniskill, is_tabletop_arm
+from slipstream.envs.maniskill.tasks import is_maniskill, is_tabletop_arm
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig
 from slipstream.errors import SlipstreamError

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from slipstream.envs import gl
+from slipstream.envs.mujoco_cameras import MujocoCameras
 from slipstream.envs.observation import ObservationConfig
-from slipstream.envs.pixels import MujocoCameras, RenderCameras, render_state, sim_state
+from slipstream.envs.pixels import RenderCameras, render_state, sim_state
 from slipstream.envs.registry import build
 from slipstream.envs.setup import EnvConfig, open_env, open_single
 from slipstream.errors import SlipstreamError

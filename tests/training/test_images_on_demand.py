@@ -10,7 +10,7 @@ import torch
 from slipstream.cli import main
 from slipstream.config import EnvConfig, RunConfig
 from slipstream.envs import gl
-from slipstream.envs.pixels import MujocoCameras
+from slipstream.envs.mujoco_cameras import MujocoCameras
 from slipstream.errors import SlipstreamError
 from slipstream.networks.cnn import CNNConfig
 from slipstream.policies.policy import evaluate_policy, load_policy

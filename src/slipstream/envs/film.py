@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from tyro.conf import arg
 
-from slipstream.envs.pixels import MujocoCameras, is_mujoco_env, picture
+from slipstream.envs.mujoco_cameras import MujocoCameras, is_mujoco_env
+from slipstream.envs.pixels import picture
 from slipstream.errors import SlipstreamError
 
 Moment = Literal["eval", "best", "switch", "end"]

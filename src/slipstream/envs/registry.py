@@ -12,7 +12,9 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import parse_env_id
 
-from slipstream.envs import maniskill, mujoco
+from slipstream.envs import mujoco
+from slipstream.envs.maniskill.single import ManiSkillEnv
+from slipstream.envs.maniskill.tasks import is_maniskill
 from slipstream.envs.recorder import EpisodeRecorder
 from slipstream.envs.spaces import ActionScale, observation_spec
 from slipstream.errors import SlipstreamError
@@ -95,7 +97,7 @@ def resolve_id(env_id: str) -> str:
     Raises:
         SlipstreamError: no environment is registered under that id, or nothing lies at that path.
     """
-    if own_env(env_id) is not None or maniskill.is_maniskill(env_id):
+    if own_env(env_id) is not None or is_maniskill(env_id):
         return env_id
     successor = mujoco.successor(env_id)
     if successor is not None:
@@ -136,8 +138,8 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         return build_own(env_id, function, env_kwargs)
     if ":" in env_id:
         search_working_folder()
-    if maniskill.is_maniskill(env_id):
-        return maniskill.ManiSkillEnv(env_id, env_kwargs)
+    if is_maniskill(env_id):
+        return ManiSkillEnv(env_id, env_kwargs)
     if env_id.startswith(PROBE_NAMESPACE):
         from slipstream.envs import probe
 

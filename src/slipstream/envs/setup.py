@@ -10,20 +10,20 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 from tyro.conf import arg
 
-from slipstream.envs import maniskill_batch
 from slipstream.envs.film import FilmedBatch, FilmedEnv, Show
 from slipstream.envs.keyword_flags import KEYWORDS, Scalar
-from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
+from slipstream.envs.maniskill import batch as maniskill_batch
+from slipstream.envs.maniskill.single import ManiSkillCameras, ManiSkillEnv
+from slipstream.envs.maniskill.tasks import is_maniskill
 from slipstream.envs.masks import env_name
+from slipstream.envs.mujoco_cameras import MujocoCameras, is_mujoco_env
 from slipstream.envs.observation import ObservationConfig, observe
 from slipstream.envs.pixels import (
     BlindCameras,
     BlindObservation,
     Cameras,
-    MujocoCameras,
     PixelObservation,
     RenderCameras,
-    is_mujoco_env,
     shows_images,
 )
 from slipstream.envs.registry import build, own_env, resolve_id

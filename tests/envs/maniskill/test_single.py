@@ -13,9 +13,10 @@ import torch
 
 from slipstream.cli import main
 from slipstream.config import EvalConfig
-from slipstream.envs import maniskill
-from slipstream.envs.maniskill import ManiSkillCameras, ManiSkillEnv, is_maniskill
-from slipstream.envs.maniskill_views import shown_depth
+from slipstream.envs.maniskill import making, tasks
+from slipstream.envs.maniskill.single import ManiSkillCameras, ManiSkillEnv
+from slipstream.envs.maniskill.tasks import is_maniskill
+from slipstream.envs.maniskill.views import shown_depth
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.pixels import render_state, sim_state
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed, open_single
@@ -47,7 +48,7 @@ def test_without_it_the_command_that_installs_it_is_named(monkeypatch):
 @pytest.mark.usefixtures("pull_cube")
 def test_all_of_its_ids_are_known():
     registered: Any = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
-    assert {f"{name}-v1" for name in maniskill._NAMES} == set(registered)
+    assert {f"{name}-v1" for name in tasks._NAMES} == set(registered)
 
 
 def test_it_is_a_plain_environment(pull_cube):
@@ -238,7 +239,7 @@ def test_arguments_that_do_not_fit_are_told(kwargs, message):
 
 @pytest.mark.usefixtures("pull_cube")
 def test_a_robot_without_the_usual_control_takes_its_own(monkeypatch):
-    monkeypatch.setattr(maniskill, "_CONTROL_MODE", "by_thought")
+    monkeypatch.setattr(making, "_CONTROL_MODE", "by_thought")
     env = ManiSkillEnv("PullCube-v1")
     assert env.base.control_mode == env.base.agent.supported_control_modes[0]
 

@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from slipstream.envs.maniskill import make_task, proprioception, task_spec
-from slipstream.envs.maniskill_views import camera_names, image_spaces, look
+from slipstream.envs.maniskill.making import make_task, task_spec
+from slipstream.envs.maniskill.views import camera_names, image_spaces, look, proprioception
 from slipstream.envs.masks import mask_indices
 from slipstream.errors import SlipstreamError
 from slipstream.spec import PRIVILEGED

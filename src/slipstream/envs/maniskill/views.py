@@ -1,12 +1,17 @@
-"""What the sensors of a ManiSkill task see, of all its environments at once."""
+"""What a ManiSkill task shows, of all its environments at once: images, and a robot's own state."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from slipstream.errors import SlipstreamError
+
+# What would tell, beside the image, where things are that the image is to be looked at for: the
+# goal of PullCube lies at a fixed distance from where its cube starts.
+_TELLS = {"PullCube-v1": ("extra.goal_pos",)}
 
 
 def camera_names(base: Any, camera: str | None) -> list[str]:
@@ -60,3 +65,34 @@ def shown_depth(millimetres: Any) -> Any:
     """Distances as bytes; tensors."""
     metres = millimetres.float() / 1000
     return (255 * metres / (1 + metres)).round().byte()
+
+
+def proprioception(base: Any, name: str) -> tuple[int, ...]:
+    """Components of the flattened state that ManiSkill shows beside images, less what tells."""
+    info, tells = base.get_info(), _TELLS.get(name, ())
+    full = _leaves(base._get_obs_state_dict(info), base.num_envs)
+    # Some tasks ask the one, some the other, whether they are to show their state.
+    mode, struct = base._obs_mode, base.obs_mode_struct
+    base._obs_mode = "rgb"
+    base.obs_mode_struct = dataclasses.replace(struct, state=False, state_dict=False)
+    shown = {"agent": base._get_obs_agent(), "extra": base._get_obs_extra(info)}
+    shown = _leaves(shown, base.num_envs)
+    base._obs_mode, base.obs_mode_struct = mode, struct
+    kept: list[int] = []
+    start = 0
+    for name, size in full.items():
+        if name in shown and name not in tells:
+            kept += range(start, start + size)
+        start += size
+    return tuple(kept)
+
+
+def _leaves(tree: Mapping[str, Any], num_envs: int, prefix: str = "") -> dict[str, int]:
+    """Path -> number of components, in the order in which ManiSkill flattens an observation."""
+    leaves: dict[str, int] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, num_envs, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = int(np.prod(np.shape(value))) // num_envs
+    return leaves

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from slipstream.config import EvalConfig
-from slipstream.envs import maniskill_batch
-from slipstream.envs.maniskill_batch import ManiSkillBatch, sim_backend
+from slipstream.envs.maniskill import batch as maniskill_batch
+from slipstream.envs.maniskill.batch import ManiSkillBatch, sim_backend
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed
 from slipstream.envs.vec_env import make_env
