@@ -29,7 +29,7 @@ from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
-from slipstream.training.allocator import keep_freed_memory
+from slipstream.training.machine import keep_freed_memory
 
 SPEC = EnvSpec("noise", {"rgb": ArraySpec((64, 64, 3), "uint8")}, (-1.0,) * 6, (1.0,) * 6)
 NUM_ROWS, SHIFT = 2_000, 4

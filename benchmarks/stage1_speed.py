@@ -34,7 +34,7 @@ from slipstream.networks.mlp import MLPConfig
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.stages.interact import Interaction
 from slipstream.stages.learners import AlgorithmsConfig, build_learner, frozen_copy
-from slipstream.training.allocator import keep_freed_memory
+from slipstream.training.machine import keep_freed_memory
 
 ENV_ID, WIDTH, BATCH_SIZE = "Hopper-v5", 256, 256
 RANDOM_STEPS, SETTLING_STEPS = 1000, 500

@@ -29,7 +29,7 @@ from slipstream.networks.linear import (
 from slipstream.networks.transformer import TransformerConfig
 from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.learners import AlgorithmsConfig, Learner, build_learner, frozen_copy
-from slipstream.training.allocator import keep_freed_memory
+from slipstream.training.machine import keep_freed_memory
 
 OBS_SIZE, ACTION_DIM, BATCH_SIZE, WIDTH = 17, 6, 256, 256
 D_MODEL, N_LAYERS, N_HEADS, D_FF = 256, 1, 2, 512

@@ -17,11 +17,14 @@ from slipstream.envs.autoreset import (
     success_entries,
     success_flags,
 )
+from slipstream.envs.finite import check_reward, refuse_obs
+from slipstream.envs.previous import Previous
 from slipstream.envs.registry import EnvFactory, env_factories, record
+from slipstream.envs.running_episodes import RunningEpisodes
 from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy
 from slipstream.envs.step_result import Episode, StepResult
 from slipstream.errors import SlipstreamError
-from slipstream.spec import SIM_STATE, ArraySpec, EnvSpec
+from slipstream.spec import SIM_STATE, EnvSpec
 
 __all__ = ["EnvFactory", "Episode", "StepResult", "VecEnv", "make_env"]
 
@@ -84,19 +87,15 @@ class VecEnv:
         self._action_scale = ActionScale(vector_env.single_action_space, name)
         self._arrays = _arrays(self._action_scale, device)
         low, high = self._action_scale.low.tolist(), self._action_scale.high.tolist()
-        self._previous: dict[str, Array] = {}
-        if prev_action:
-            self._previous["prev_action"] = self._arrays.vector(np.zeros((self.num_envs, len(low))))
-        if prev_reward:
-            self._previous["prev_reward"] = self._arrays.vector(np.zeros((self.num_envs, 1)))
-        added = {key: ArraySpec(value.shape[1:]) for key, value in self._previous.items()}
-        obs_spec = {**self._shown, **added}
+        action_dim = len(low) if prev_action else None
+        self._previous = Previous(self._arrays, self.num_envs, action_dim, prev_reward)
+        obs_spec = {**self._shown, **self._previous.spec}
         self.spec = EnvSpec(name, obs_spec, tuple(low), tuple(high), max_episode_steps)
         self.spec_rendered = self._rendered_spec()
         self._autoreset_mode = autoreset_mode(vector_env, name)
         self.current_obs = {}
         self.restarted = np.zeros(self.num_envs, bool)
-        self._clear_statistics()
+        self._begin_episodes()
 
     def reset(self, seed: int | Sequence[int] | None = None) -> dict[str, Array]:
         """Begin a new episode everywhere.
@@ -122,11 +121,11 @@ class VecEnv:
         if seed is not None and np.min(seed) < 0:
             raise SlipstreamError(f"the seed must not be negative, got {seed}: use 0 or more")
         raw_obs, _ = self._vector_env.reset(seed=cast("Any", seed))
-        self._clear_statistics()
+        self._begin_episodes()
         self.restarted = np.zeros(self.num_envs, bool)
         self.current_obs = self._arrays.obs(raw_obs, self._shown)
         self._check_obs(self.current_obs)
-        self._add_previous(self.current_obs, np.ones(self.num_envs, bool))
+        self._previous.add_to(self.current_obs, np.ones(self.num_envs, bool))
         return self.current_obs
 
     def step(self, action: Array) -> StepResult:
@@ -151,11 +150,11 @@ class VecEnv:
         truncated = np.array(told["truncated"], np.bool_)
         done = terminated | truncated
         reward[self._reset_is_due] = 0.0
-        self._episode_length += acted
+        self._running.length += acted
         same_step = self._autoreset_mode is AutoresetMode.SAME_STEP
         self._check_finite(told["finite"], obs, done if same_step else None, action)
-        self._check_reward(reward)
-        self._episode_return += reward
+        check_reward(self.spec.env_id, reward, self._running.length)
+        self._running.add(reward)
 
         next_obs, started = obs, self._reset_is_due
         any_done = bool(done.any())
@@ -171,18 +170,16 @@ class VecEnv:
                 first, _ = self._vector_env.reset(options={"reset_mask": done.copy()})
                 obs = self._arrays.merged(next_obs, self._arrays.obs(first, self._shown), done)
                 self._check_obs(obs, first=done)
-        if self._previous:
-            self._keep_previous(action, reward)
-            self._add_previous(next_obs, ~acted)
-            self._add_previous(obs, started)
+        if self._previous.spec:
+            self._previous.keep(action, reward)
+            self._previous.add_to(next_obs, ~acted)
+            self._previous.add_to(obs, started)
         succeeded = None
         if infos:
             succeeded = success_flags(infos, told, done)
             succeeded[~acted] = -1
-            np.maximum(self._success, succeeded, out=self._success)
-        episodes: tuple[Episode, ...] = ()
-        if any_done:
-            episodes = tuple(self._end_episode(i, succeeded) for i in np.flatnonzero(done))
+            self._running.report(succeeded)
+        episodes = self._running.end(done, succeeded) if any_done else ()
         self.current_obs = obs
         reward = reward.astype(np.float32)
         return StepResult(
@@ -205,10 +202,8 @@ class VecEnv:
         return {
             "env_id": self.spec.env_id,
             "num_envs": self.num_envs,
-            "episode_return": self._episode_return.copy(),
-            "episode_length": self._episode_length.copy(),
-            "success": self._success.copy(),
-            "previous": {key: self.current_obs[key] for key in self._previous},
+            **self._running.state_dict(),
+            "previous": {key: self.current_obs[key] for key in self._previous.spec},
             "sub_envs": None if states is None else {str(i): s for i, s in enumerate(states)},
         }
 
@@ -242,14 +237,11 @@ class VecEnv:
         )
         results = self._vector_env.call("restore_pending")  # pyright: ignore[reportAttributeAccessIssue]
         exact = np.array([exact for _, exact in results])
-        self._episode_return = np.where(exact, state["episode_return"], 0.0)
-        self._episode_length = np.where(exact, state["episode_length"], 0)
-        self._success = np.where(exact, state["success"], -1).astype(np.int8)
+        self._running.load_state_dict(state, exact)
         stacked = stack_obs([obs for obs, _ in results])
         self.current_obs = self._arrays.obs(stacked, self._shown)
-        for key in self._previous:
-            self._previous[key] = self._arrays.vector(state["previous"][key])
-        self._add_previous(self.current_obs, ~exact)
+        self._previous.load(state["previous"])
+        self._previous.add_to(self.current_obs, ~exact)
         self.restarted = ~exact
         return bool(exact.all())
 
@@ -295,19 +287,9 @@ class VecEnv:
                 process.join()
             inner.closed = True
 
-    def _clear_statistics(self) -> None:
-        self._episode_return = np.zeros(self.num_envs)
-        self._episode_length = np.zeros(self.num_envs, np.int64)
-        self._success = np.full(self.num_envs, -1, np.int8)  # -1: never reported
+    def _begin_episodes(self) -> None:
+        self._running = RunningEpisodes(self.num_envs)
         self._reset_is_due = np.zeros(self.num_envs, bool)  # by the next step (NEXT_STEP only)
-
-    def _end_episode(self, i: np.intp, succeeded: np.ndarray | None) -> Episode:
-        at_end = -1 if succeeded is None else succeeded[i]
-        once, last = (None if flag < 0 else bool(flag) for flag in (self._success[i], at_end))
-        length = int(self._episode_length[i])
-        episode = Episode(int(i), float(self._episode_return[i]), length, once, last)
-        self._episode_return[i], self._episode_length[i], self._success[i] = 0.0, 0, -1
-        return episode
 
     def _step_raw(
         self, action: Array
@@ -333,26 +315,6 @@ class VecEnv:
             told |= success_entries(infos)
         return obs, self._arrays.fetch(told), infos
 
-    def _keep_previous(self, action: Array, reward: np.ndarray) -> None:
-        for key in self._previous:
-            value = action.clip(-1, 1) if key == "prev_action" else reward[:, None]
-            self._previous[key] = self._arrays.vector(value)
-
-    def _add_previous(self, obs: dict[str, Array], zero: np.ndarray) -> None:
-        """Add previous actions and rewards to observations; zeros in the rows `zero` (N,) bool."""
-        for key, value in self._previous.items():
-            obs[key] = self._arrays.zeroed(value, zero)
-
-    def _check_reward(self, reward: np.ndarray) -> None:
-        finite = np.abs(reward) <= np.finfo(np.float32).max  # also false for NaN
-        if finite.all():
-            return
-        i = int(np.argmin(finite))
-        raise SlipstreamError(
-            f"{self.spec.env_id} returned the reward {reward[i]} in environment {i} at step "
-            f"{self._episode_length[i]} of its episode: {_UNSTABLE}"
-        )
-
     def _check_obs(self, obs: Mapping[str, Array], first: np.ndarray | None = None) -> None:
         """Refuse NaN and infinity; rows where `first` are the first of their episode."""
         told = self._arrays.fetch({"finite": self._arrays.finite(obs)})
@@ -370,22 +332,7 @@ class VecEnv:
             return
         if action is not None:
             self._action_scale.check_finite(to_numpy(action))
-        for key, value in ((key, to_numpy(value)) for key, value in obs.items()):
-            if value.dtype != np.float32 or np.isfinite(value).all():
-                continue
-            i, *component = np.argwhere(~np.isfinite(value))[0].tolist()
-            step = 0 if first is not None and first[i] else self._episode_length[i]
-            raise SlipstreamError(
-                f"{self.spec.env_id} returned {value[(i, *component)]} in component {component[0]} "
-                f"of the observation {key!r} in environment {i} at step {step} of its episode: "
-                f"{_UNSTABLE}"
-            )
-
-
-_UNSTABLE = (
-    "mend the environment, or pass a function that returns it wrapped so that the episode ends or "
-    "the value is clipped"
-)
+        refuse_obs(self.spec.env_id, obs, self._running.length, first)
 
 
 def make_env(

@@ -1,9 +1,5 @@
 """The loop: step, store, update, look, save; one for both stages."""
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,24 +9,20 @@ import torch
 from slipstream import checkpoint
 from slipstream.accelerators import bring, bring_again, describe_brought, settled
 from slipstream.config import RunConfig, team_config, to_dict
-from slipstream.envs.film import Show
-from slipstream.envs.setup import open_env, open_filmed
-from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import Interrupted, SlipstreamError
 from slipstream.judging.referee import EVAL_SEED, Referee
 from slipstream.judging.videos import check_videos, record_episodes
 from slipstream.logs.logger import RunLogger
 from slipstream.logs.progress import Progress
 from slipstream.logs.trackers import import_tracker, open_trackers
-from slipstream.networks.linear import Backend, fastest_matmul_backend, set_matmul_backend
 from slipstream.policies.policy import describe_policy
-from slipstream.stages.accelerate import Brought
 from slipstream.stages.interact import Interaction
-from slipstream.stages.memory import images_of
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
-from slipstream.training.allocator import keep_freed_memory
+from slipstream.training.clock import Clock
+from slipstream.training.environments import Environments, lacks_images
 from slipstream.training.interrupts import first_interrupt_calls
+from slipstream.training.machine import set_up_process
 
 SECOND_STAGE_SEED = 250_000
 """Between the seeds of stage 2's first episodes and those of stage 1."""
@@ -53,62 +45,42 @@ class Trainer:
         resume_from: Path | None = None,
         show_progress: bool = True,
     ) -> None:
-        state = None
-        if resume_from is not None:
-            if not checkpoint.can_resume(resume_from):
-                raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
-            state = checkpoint.load_tree(resume_from / "training_state")
-        _check_device(config.device)
+        state = None if resume_from is None else _training_state(resume_from)
         for name in config.log_to:
             import_tracker(name)  # or say now that it is missing, before anything is written
-        keep_freed_memory()
-        torch.set_num_threads(config.num_threads)
-        torch.manual_seed(config.seed)
-        if state is not None:
-            backend: Backend = state["matmul"]  # the two round differently: keep the first choice
-        elif config.matmul == "auto":
-            backend = fastest_matmul_backend()
-            torch.manual_seed(config.seed)  # the measurement drew numbers
-        else:
-            backend = config.matmul
-        self.matmul = backend
-        set_matmul_backend(backend)
-
-        self.config, self.run_dir = config, run_dir
-        self.env = self._collect_env(config.stages[0])
+        self.matmul = set_up_process(config, None if state is None else state["matmul"])
+        self.clock = Clock()
+        self.run_dir = run_dir
+        self.envs = Environments(config)
+        self.env = self.envs.collecting(config.stages[0])
         self.spec = self.env.spec_rendered
-        self.config = config = config.fitted(self.spec)
+        config = config.fitted(self.spec)
         if config.video.enabled:
-            check_videos(self._open_filmed)
+            check_videos(self.envs.filmed)
         if state is None:
             brought = bring(config, self.spec)
         else:
             brought = bring_again(state.get("accelerator"), config, self.spec)
-        if brought is not None and self._shows_images_to(brought):
+        if lacks_images(self.env, brought):
             self.env.close()
-            self.env = self._make_env(config.env.num_envs, config.env.parallel)
+            self.env = self.envs.rendering()
         self.config = config = settled(config, brought)
         self.progress = Progress(config.total_steps, show_progress)
-        self.referee = Referee(config, partial(self._make_env, evaluation=True))
-        self.team = Team(
-            team_config(config, run_dir / "replay"),
-            self.spec,
-            lambda: self._make_env(1),
-            brought,
-            self.env.spec,
-        )
+        self.referee = Referee(config, self.envs.evaluating)
+        sizes = team_config(config, run_dir / "replay")
+        self.team = Team(sizes, self.spec, self.envs.single, brought, self.env.spec)
         if state is None:
             self.progress.message(self.team.say_memory())
         self.step = self.num_updates = 0
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}
-        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.metrics: dict[str, Any] = {}
         self.stopped = self.finished = False
         self.stage = self.team.enter(config.stages[0])
         self.interaction = self._interact()
         self.exact = True
         self.log_position: int | None = None
+        self.logger: RunLogger
         if state is not None:
             try:
                 self.log_position = self._load(state)
@@ -117,11 +89,9 @@ class Trainer:
                     f"{resume_from} does not fit {run_dir / 'config.json'} "
                     f"({str(error).splitlines()[0]}); resume with the configuration it was saved by"
                 ) from error
-        self.logger: RunLogger
         if self.stage.name == "online":
             self.progress.switch_step = self.referee.switch_step
-        self.started_at = time.perf_counter() - self.seconds["wall"]
-        self.cpu_started_at = time.process_time() - self.seconds["cpu"]
+        self.clock.start()
 
     def run(self) -> Path:
         """Train until the step budget is spent; returns the run folder.
@@ -129,7 +99,6 @@ class Trainer:
         Raises:
             Interrupted: a signal came; the run was saved first.
         """
-        config = self.config
         if self.finished:
             self.progress.message(f"this run has finished: all {self.step} steps are done")
             self.close()
@@ -137,52 +106,46 @@ class Trainer:
         self.logger = self._open_logger()
         try:
             with self.logger, self.progress, first_interrupt_calls(self.stop):
-                if self.log_position is None:
-                    self._tell_of_accelerator()
-                    self.interaction.begin(self.stage.collector, config.seed)
-                else:
-                    self._tell_of_resume()
-                self._rehearse()
-                if not self.referee.random_returns and not self.stopped:
-                    self._look()
-                while self.step < config.total_steps and not self.stopped:
-                    before = self.step
-
-                    # Act: one step in every environment.
-                    warming = self.stage is self._first_stage and before < config.learning_starts
-                    random = warming and self.team.brought is None
-                    with self._timed("act"):
-                        result = self.interaction.step(
-                            self.stage.collector,
-                            partial(self.stage.explore, widely=warming),
-                            random,
-                        )
-                    self.step += int(result.acted.sum())
-                    for episode in result.episodes:
-                        self._log(
-                            {
-                                "rollout/episode_return": episode.episode_return,
-                                "rollout/episode_length": episode.length,
-                            }
-                        )
-
-                    # Learn: policy and critics, and the clone beside them.
-                    if not warming and self.stage.ready:
-                        self._learn(before)
-
-                    # Look: evaluate, hand over, go back if it fell apart.
-                    if self._crossed(self._eval_every, before) or self._switch_is_due(before):
-                        self._look()
-
-                    # Keep.
-                    if self._crossed(config.log_every, before):
-                        self._log_training()
-                    if self._crossed(config.checkpoint_every, before):
-                        self._save()
-                    self.progress.update(step=self.step, stage=self.stage.name)
+                self._begin()
+                self._loop()
                 return self._finish()
         finally:
             self.close()
+
+    def _loop(self) -> None:
+        config = self.config
+        while self.step < config.total_steps and not self.stopped:
+            before = self.step
+
+            # Act: one step in every environment.
+            warming = self.stage is self._first_stage and before < config.learning_starts
+            explore = partial(self.stage.explore, widely=warming)
+            random = warming and self.team.brought is None
+            with self.clock.timed("act"):
+                result = self.interaction.step(self.stage.collector, explore, random)
+            self.step += int(result.acted.sum())
+            for episode in result.episodes:
+                self._log(
+                    {
+                        "rollout/episode_return": episode.episode_return,
+                        "rollout/episode_length": episode.length,
+                    }
+                )
+
+            # Learn: policy and critics, and the clone beside them.
+            if not warming and self.stage.ready:
+                self._learn(before)
+
+            # Look: evaluate, hand over, go back if it fell apart.
+            if self._crossed(self._eval_every, before) or self._switch_is_due(before):
+                self._look()
+
+            # Keep.
+            if self._crossed(config.log_every, before):
+                self._log_training()
+            if self._crossed(config.checkpoint_every, before):
+                self._save()
+            self.progress.update(step=self.step, stage=self.stage.name)
 
     def _open_logger(self) -> RunLogger:
         config, position = self.config, self.log_position
@@ -222,12 +185,24 @@ class Trainer:
         latest = self.config.switch.latest * self.config.total_steps
         return len(self.config.stages) == 2 and before < latest <= self.step
 
+    def _begin(self) -> None:
+        """Before the first step: say where this starts, learn from data, look once."""
+        if self.log_position is None:
+            if self.team.brought is not None:
+                self._tell("accelerator", describe_brought(self.team.brought))
+            self.interaction.begin(self.stage.collector, self.config.seed)
+        else:
+            self._tell("resume", _EXACT if self.exact else _INEXACT)
+        self._rehearse()
+        if not self.referee.random_returns and not self.stopped:
+            self._look()
+
     def _rehearse(self) -> None:
         """Make the accelerator of data, if that is what it comes from and nobody has yet."""
         rehearsal = self.stage.rehearsal
         if rehearsal is None or rehearsal.finished:
             return
-        with self._timed("learn"):
+        with self.clock.timed("learn"):
             before = rehearsal.num_critic_updates
             found = rehearsal.run(lambda: self.stopped)
             self.num_updates += rehearsal.num_critic_updates - before
@@ -241,14 +216,14 @@ class Trainer:
             )
 
     def _learn(self, before: int) -> None:
-        with self._timed("learn"):
+        with self.clock.timed("learn"):
             self.update_debt += self._utd_ratio * (self.step - before)
             num_updates = int(self.update_debt)
             self.update_debt -= num_updates
             self._keep("train", self.stage.learn(num_updates))
             self.num_updates += num_updates
         if self.stage.imitation is not None:
-            with self._timed("clone"):
+            with self.clock.timed("clone"):
                 extra, metrics = self.stage.imitation.step(before, self.step)
                 self.step += extra
                 self._keep("clone", metrics)
@@ -257,12 +232,12 @@ class Trainer:
         """Evaluate, then do what the referee says."""
         imitation, burst = self.stage.imitation, None
         if imitation is not None and self.referee.wants_clone(self.step):
-            with self._timed("clone"):
+            with self.clock.timed("clone"):
                 extra, metrics = imitation.prepare_check()
                 self.step += extra
                 self._keep("clone", metrics)
                 burst = imitation.burst
-        with self._timed("eval"):
+        with self.clock.timed("eval"):
             verdict = self.referee.look(
                 self.step, self.stage.name, self.team, self._log, burst, self._cloned
             )
@@ -282,7 +257,7 @@ class Trainer:
 
     def _switch(self, reason: str) -> None:
         self._tell("switch", reason)
-        with self._timed("switch"):
+        with self.clock.timed("switch"):
             self._enter_online()
         self.interaction.begin(self.stage.collector, self.config.seed + SECOND_STAGE_SEED)
         self.referee.hand_over()
@@ -295,7 +270,7 @@ class Trainer:
         self.team.close()
         if self.env.spec != self.spec:
             self.env.close()
-            self.env = self._collect_env("online")
+            self.env = self.envs.collecting("online")
         self.interaction = self._interact()
 
     def _roll_back(self, reason: str) -> None:
@@ -314,10 +289,10 @@ class Trainer:
         try:
             for actor in [name for name in evaluated if name in video.actors]:
                 details = {"actor": actor, "step": self.step, "when": when}
-                with self._timed("eval"):
+                with self.clock.timed("eval"):
                     paths = record_episodes(
                         self.team.actors[actor],
-                        self._open_filmed,
+                        self.envs.filmed,
                         self.run_dir / "videos",
                         f"step{self.step}_{actor}",
                         seeds,
@@ -338,58 +313,6 @@ class Trainer:
         self.logger.event(self.step, self.stage.name, event, reason=reason)
         self.progress.message(f"{event} at step {self.step}: {reason}")
 
-    def _tell_of_resume(self) -> None:
-        exactly = (
-            "exactly where it stood"
-            if self.exact
-            else (
-                "with a new episode: this environment's running one could not be restored, so the "
-                "result will differ from an uninterrupted run's"
-            )
-        )
-        self._tell("resume", exactly)
-
-    def _tell_of_accelerator(self) -> None:
-        if self.team.brought is not None:
-            self._tell("accelerator", describe_brought(self.team.brought))
-
-    def _make_env(
-        self,
-        num_envs: int,
-        parallel: bool = False,
-        evaluation: bool = False,
-        on_demand: bool = False,
-    ) -> VecEnv:
-        config = self.config
-        return open_env(
-            config.env_id,
-            config.env,
-            num_envs,
-            parallel,
-            privileged=bool(config.privileged),
-            evaluation=evaluation,
-            on_demand=on_demand,
-        )
-
-    def _open_filmed(self, show: Show) -> VecEnv:
-        config = self.config
-        privileged = bool(config.privileged)
-        return open_filmed(config.env_id, config.env, show, config.video.size, privileged)
-
-    def _collect_env(self, stage: str) -> VecEnv:
-        """The environments that a stage collects in; nothing is rendered where nobody looks."""
-        env = self.config.env
-        on_demand = stage == "accelerate" and self.config.teacher_sees_state
-        return self._make_env(env.num_envs, env.parallel, on_demand=on_demand)
-
-    def _shows_images_to(self, brought: Brought) -> bool:
-        """Whether stage 1 must render, although this accelerator is privileged.
-
-        It looks at images nevertheless, or at data that holds images.
-        """
-        keys = images_of(self.spec) & {*brought.actor.inputs.keys}
-        return self.env.spec != self.spec and bool(keys or brought.data_rows)
-
     def _interact(self) -> Interaction:
         team = self.team
         embed = None if team.embedder is None else team.embedder.obs
@@ -401,27 +324,20 @@ class Trainer:
 
     def _log_training(self) -> None:
         parts = ("act", "learn", "clone", "eval", "switch")
-        seconds = {f"time/{part}_seconds": self.seconds[part] for part in parts}
-        wall = time.perf_counter() - self.started_at
-        self._log({**self.metrics, **seconds, "time/steps_per_second": self.step / wall})
+        seconds = {f"time/{part}_seconds": self.clock.seconds[part] for part in parts}
+        rate = self.step / self.clock.wall
+        self._log({**self.metrics, **seconds, "time/steps_per_second": rate})
         self.metrics.clear()
 
     def _log(self, metrics: dict[str, Any]) -> None:
         common = {
             "num_updates": self.num_updates,
             "eval_steps": self.referee.num_steps,
-            "wall_seconds": time.perf_counter() - self.started_at,
+            "wall_seconds": self.clock.wall,
             # Of this process, evaluation left out: a busy machine disturbs it less.
-            "cpu_seconds": time.process_time() - self.cpu_started_at - self.seconds["eval_cpu"],
+            "cpu_seconds": self.clock.cpu - self.clock.seconds["eval_cpu"],
         }
         self.logger.log(self.step, self.stage.name, {**common, **metrics})
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        start, cpu_start = time.perf_counter(), time.process_time()
-        yield
-        self.seconds[part] += time.perf_counter() - start
-        self.seconds[f"{part}_cpu"] += time.process_time() - cpu_start
 
     def _finish(self) -> Path:
         if self.stopped:
@@ -450,8 +366,6 @@ class Trainer:
         return described, dict(actor.state_dict())
 
     def _save(self) -> None:
-        self.seconds["wall"] = time.perf_counter() - self.started_at
-        self.seconds["cpu"] = time.process_time() - self.cpu_started_at
         checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), self._state())
         checkpoint.link(self.run_dir, "last", self.step)
         checkpoint.prune(self.run_dir, self.config.keep_checkpoints)
@@ -466,7 +380,7 @@ class Trainer:
             "update_debt": self.update_debt,
             "referee": self.referee.state_dict(),
             "best": self.best,
-            "seconds": dict(self.seconds),
+            "seconds": self.clock.state_dict(),
             "matmul": self.matmul,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.config.device) if on_gpu else None,
@@ -488,7 +402,7 @@ class Trainer:
         for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
             setattr(self, name, state[name])
         self.finished = self.finished and self.step >= self.config.total_steps
-        self.seconds.update(state["seconds"])
+        self.clock.load_state_dict(state["seconds"])
         self.exact = self.interaction.load_state_dict(state["interaction"], self.stage.collector)
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
@@ -496,12 +410,14 @@ class Trainer:
         return state["log_position"]
 
 
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(": ")[0]
-        raise SlipstreamError(
-            f"device '{name}' cannot be used ({reason}); choose cpu, or a CUDA device where torch "
-            "was built for it"
-        ) from error
+def _training_state(resume_from: Path) -> dict[str, Any]:
+    if not checkpoint.can_resume(resume_from):
+        raise SlipstreamError(f"{resume_from} holds a policy only; resume the run's last")
+    return checkpoint.load_tree(resume_from / "training_state")
+
+
+_EXACT = "exactly where it stood"
+_INEXACT = (
+    "with a new episode: this environment's running one could not be restored, so the result will "
+    "differ from an uninterrupted run's"
+)
