@@ -21,7 +21,7 @@ import tyro
 
 from benchmarks.contest import Clock, medians, table, take_turns, use_one_core, write_results
 from slipstream.algorithms.td3 import TD3
-from slipstream.envs.vec_env import make_env
+from slipstream.envs.making import make_env
 from slipstream.networks import NetworksConfig, build_actor, build_critic
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.linear import (

@@ -16,7 +16,7 @@ from slipstream.accelerators.frozen import (
     std_of_entropy,
 )
 from slipstream.algorithms.cloning import Cloning
-from slipstream.envs.vec_env import make_env
+from slipstream.envs.making import make_env
 from slipstream.networks import NetworksConfig
 from slipstream.networks.actor import Actor
 from slipstream.networks.critic import CriticConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slipstream.envs import probe
-from slipstream.envs.vec_env import make_env
+from slipstream.envs.making import make_env
 from slipstream.judging.evaluation import evaluate
 from slipstream.networks import BACKBONES, NetworksConfig, common_context
 from slipstream.networks.critic import CriticConfig

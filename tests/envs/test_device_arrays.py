@@ -12,8 +12,9 @@ from scripts.docs_blocks import blocks
 
 from slipstream.envs.arrays import HostArrays
 from slipstream.envs.device_arrays import DeviceArrays
+from slipstream.envs.making import make_env
 from slipstream.envs.spaces import ActionScale
-from slipstream.envs.vec_env import VecEnv, make_env
+from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.judging.evaluation import evaluate
 from slipstream.networks import Normalizer

@@ -10,8 +10,8 @@ import pytest
 
 from slipstream.cli import main
 from slipstream.config import EnvConfig, to_yaml
+from slipstream.envs.making import make_env
 from slipstream.envs.setup import open_env
-from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
 from slipstream.policies.policy import load_policy
 from tests.tiny_runs import timeless, tiny

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from slipstream.envs import probe
-from slipstream.envs.vec_env import make_env
+from slipstream.envs.making import make_env
 
 IDS = [f"slipstream/{name}-v0" for name in vars(probe) if name.startswith("Probe")]
 

@@ -8,8 +8,8 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from slipstream.envs import registry
+from slipstream.envs.making import make_env
 from slipstream.envs.mujoco import successor
-from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
 
 

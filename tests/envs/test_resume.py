@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
+from slipstream.envs.making import make_env
 from slipstream.envs.probe import identity_envs
-from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
 
 MUJOCO = [

@@ -1,21 +1,21 @@
 """The adapter against a hand-written loop, in every auto-reset dialect."""
 
-import os
-import signal
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, VectorWrapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slipstream.envs.making import make_env
 from slipstream.envs.probe import ProbeIdentity, identity_envs, identity_reward
-from slipstream.envs.vec_env import VecEnv, make_env
+from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from tests.envs.torch_envs import TorchDialect
+from tests.envs.vectors import Report, sync
 
 
 class ManiSkillDialect(VectorWrapper):
@@ -62,10 +62,6 @@ class OldGymnasiumDialect(VectorWrapper):
         return obs, reward, terminated, truncated, infos
 
 
-def sync(mode: AutoresetMode, *, copy: bool = True):
-    return lambda factories: SyncVectorEnv(factories, copy=copy, autoreset_mode=mode)
-
-
 DIALECTS = {
     "same_step": sync(AutoresetMode.SAME_STEP),
     "next_step": sync(AutoresetMode.NEXT_STEP),
@@ -84,12 +80,6 @@ ASYNC_DIALECTS = {
     mode.name: lambda f, mode=mode: AsyncVectorEnv(f, copy=False, autoreset_mode=mode)
     for mode in AutoresetMode
 }
-
-
-def processes_of(env: VecEnv):
-    inner = env._vector_env
-    assert isinstance(inner, AsyncVectorEnv)
-    return inner.processes
 
 
 def reference(env: ProbeIdentity, num_steps: int):
@@ -225,60 +215,6 @@ def test_an_env_that_reuses_its_buffer_still_shows_its_last_observation(parallel
     assert result.obs["state"].ravel().tolist() == [0, 0]
 
 
-class Report(gym.Env):
-    """Reports each action it was given, and success under a key at given steps."""
-
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (2, 2), np.float64)
-
-    def __init__(
-        self,
-        low: Any = -1.0,
-        high: Any = 1.0,
-        shape=(1,),
-        key: str | None = "success",
-        success_at=(),
-        length=3,
-    ):
-        self.action_space = gym.spaces.Box(low, high, shape, np.float32)
-        self.key, self.success_at, self.length = key, success_at, length
-        self.received = []
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros((2, 2)), {} if self.key is None else {self.key: True}
-
-    def step(self, action):
-        self.t += 1
-        self.received.append(np.array(action))
-        info = {} if self.key is None else {self.key: self.t in self.success_at}
-        return np.full((2, 2), self.t), 1.0, self.t == self.length, False, info
-
-
-@pytest.mark.parametrize("wrap", [list, *(sync(mode) for mode in AutoresetMode)])
-@pytest.mark.parametrize(
-    ("key", "success_at", "expected"),
-    [("success", (2,), True), ("is_success", (3,), True), ("success", (), False), (None, (), None)],
-)
-def test_success_is_true_if_reported_at_any_step(wrap, key, success_at, expected):
-    env = make_env(wrap([lambda: Report(key=key, success_at=success_at)]))
-    env.reset()
-    episodes = [e for _ in range(8) for e in env.step(np.zeros((1, 1))).episodes]
-    assert len(episodes) == 2
-    assert all(e.success is expected and e.length == e.episode_return == 3 for e in episodes)
-
-
-@pytest.mark.parametrize("wrap", [list, *(sync(mode) for mode in AutoresetMode)])
-def test_success_is_told_apart_between_envs(wrap):
-    env = make_env(
-        wrap([lambda: Report(key=None), lambda: Report(success_at=(1,)), lambda: Report(length=2)])
-    )
-    env.reset()
-    episodes = [e for _ in range(8) for e in env.step(np.zeros((3, 1))).episodes]
-    told = {(e.env_index, e.success) for e in episodes}
-    assert told == {(0, None), (1, True), (2, False)}
-
-
 class PaysForResets(VectorWrapper):
     def step(self, actions):
         obs, _, terminated, truncated, infos = self.env.step(actions)
@@ -310,12 +246,6 @@ def test_actions_are_clipped_and_rescaled_to_the_bounds_of_the_env():
     assert np.array_equal(received, np.array(expected, np.float32))
 
 
-class Suicide(Report):
-    def step(self, action):
-        os.kill(os.getpid(), signal.SIGKILL)
-        return super().step(action)
-
-
 @given(st.floats(-1, 1, width=32))
 def test_actions_of_an_env_that_uses_the_unit_interval_pass_unchanged(value):
     made = Report()
@@ -337,108 +267,6 @@ def test_a_bad_action_is_refused(action, message):
     env.reset()
     with pytest.raises(SlipstreamError, match=message):
         env.step(action)
-
-
-class Broken(gym.Env):
-    """One number goes wrong at one step."""
-
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
-    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-
-    def __init__(self, where=None, value=np.nan, at=2):
-        self.where, self.value, self.at = where, value, at
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return self._obs(), {}
-
-    def _obs(self):
-        obs = np.zeros(3)
-        if self.where == "obs" and self.t == self.at:
-            obs[1] = self.value
-        return obs
-
-    def step(self, action):
-        self.t += 1
-        reward = self.value if self.where == "reward" and self.t == self.at else 0.0
-        return self._obs(), reward, self.t == 2, False, {}
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1e300])
-@pytest.mark.parametrize("mode", [None, *AutoresetMode])
-def test_a_number_that_is_not_finite_is_refused(mode, value):
-    wrap = list if mode is None else sync(mode)
-    for where, message in (
-        ("obs", r"in component 1 of the observation 'state' in environment 1 at step 2"),
-        ("reward", r"the reward .* in environment 1 at step 2 of its episode"),
-    ):
-        env = make_env(wrap([Broken, lambda where=where: Broken(where, value)]))
-        env.reset()
-        env.step(np.zeros((2, 1)))
-        with pytest.raises(SlipstreamError, match=message) as caught:
-            env.step(np.zeros((2, 1)))
-        assert "\n" not in str(caught.value)
-
-
-def test_a_bad_first_observation_is_refused():
-    env = make_env(lambda: Broken("obs", at=0))
-    with pytest.raises(SlipstreamError, match="at step 0 of its episode"):
-        env.reset()
-
-
-class WithSpaces(gym.Env):
-    def __init__(self, observation_space, action_space):
-        self.observation_space, self.action_space = observation_space, action_space
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self.observation_space.sample(), {}
-
-
-BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("observation_space", "action_space", "message"),
-    [
-        (
-            gym.spaces.Dict(a=BOX, b=gym.spaces.Discrete(2)),
-            BOX,
-            r"key 'b'.*observation space Discrete\(2\).*FlattenObservation",
-        ),
-        (gym.spaces.Dict(a=gym.spaces.Dict(b=BOX)), BOX, "key 'a'.*FlattenObservation"),
-        (gym.spaces.Text(3), BOX, "observation space Text.*only Box observations"),
-        (BOX, gym.spaces.Discrete(2), r"action space Discrete\(2\).*continuous actions"),
-        (BOX, gym.spaces.MultiBinary(2), r"action space MultiBinary\(2\)"),
-        (BOX, gym.spaces.Box(0, 5, (1,), np.int64), "action space Box.*a Box of floats"),
-        (
-            BOX,
-            gym.spaces.Box(np.array([-1, -np.inf]), np.array([1, 1]), dtype=np.float64),
-            r"unbounded action: component 1 lies in \[-inf, 1.0\].*finite bounds",
-        ),
-    ],
-)
-@pytest.mark.parametrize("parallel", [False, True])
-def test_unsupported_spaces_are_named(observation_space, action_space, message, parallel):
-    with pytest.raises(SlipstreamError, match=message) as caught:
-        make_env(lambda: WithSpaces(observation_space, action_space), parallel=parallel)
-    assert "\n" not in str(caught.value)
-
-
-def test_unsupported_spaces_of_a_vector_env_are_named():
-    with pytest.raises(SlipstreamError, match=r"CartPole-v1 has the action space Discrete\(2\)"):
-        make_env(gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"))
-
-
-def test_images_stay_uint8():
-    space = gym.spaces.Box(0, 255, (4, 5, 3), np.uint8)
-    env = make_env(lambda: WithSpaces(space, BOX), num_envs=2)
-    obs = env.reset(seed=0)
-    assert list(obs) == ["rgb"]
-    assert obs["rgb"].shape == (2, 4, 5, 3)
-    assert obs["rgb"].dtype == np.uint8
-    assert env.spec.obs["rgb"].num_bytes == 60
 
 
 def test_seeds():
@@ -481,50 +309,3 @@ def test_an_unknown_mode_is_refused():
     inner.metadata = {"autoreset_mode": "sometimes"}
     with pytest.raises(SlipstreamError, match="'sometimes': use one of"):
         make_env(inner)
-
-
-def test_the_time_limit_is_known_and_may_be_absent():
-    assert make_env("Pendulum-v1").spec.max_episode_steps == 200
-    assert make_env("Pendulum-v1", env_kwargs={"max_episode_steps": 7}).spec.max_episode_steps == 7
-    endless = make_env("Pendulum-v1", env_kwargs={"max_episode_steps": -1})
-    assert endless.spec.max_episode_steps is None
-    endless.reset(seed=0)
-    assert not any(endless.step(np.zeros((1, 1))).truncated[0] for _ in range(210))
-    vector = gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="sync")
-    assert make_env(vector).spec.max_episode_steps == 200
-    assert make_env(Report).spec.env_id == "Report"
-
-
-def test_ctrl_c_leaves_the_processes_alive_to_be_saved():
-    env = make_env("Pendulum-v1", num_envs=2, parallel=True)
-    env.reset(seed=0)
-    for process in processes_of(env):
-        os.kill(cast("int", process.pid), signal.SIGINT)
-    env.step(np.zeros((2, 1)))
-    assert len(env.state_dict()["sub_envs"]) == 2
-    env.close()
-
-
-@pytest.mark.parametrize("when", ["between_steps", "in_step"])
-def test_a_dead_process_is_reported(when):
-    env = make_env([Report, Suicide] if when == "in_step" else [Report, Report], parallel=True)
-    env.reset(seed=0)
-    processes = processes_of(env)
-    if when == "between_steps":
-        processes[1].kill()
-        processes[1].join()
-    with pytest.raises(SlipstreamError, match="a process that runs Report died"):
-        env.step(np.zeros((2, 1)))
-    env.close()
-    env.close()
-    assert not any(process.is_alive() for process in processes)
-
-
-def test_closing_after_a_process_died_ends_the_others():
-    env = make_env("Pendulum-v1", num_envs=2, parallel=True)
-    env.reset(seed=0)
-    processes = processes_of(env)
-    processes[0].kill()
-    processes[0].join()
-    env.close()
-    assert not any(process.is_alive() for process in processes)

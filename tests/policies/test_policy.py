@@ -10,7 +10,7 @@ import torch
 
 from slipstream.checkpoint import save_checkpoint
 from slipstream.config import EnvConfig, RunConfig
-from slipstream.envs.vec_env import make_env
+from slipstream.envs.making import make_env
 from slipstream.errors import SlipstreamError
 from slipstream.judging.evaluation import evaluate
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer

@@ -7,7 +7,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from slipstream.envs.vec_env import VecEnv, make_env
+from slipstream.envs.making import make_env
+from slipstream.envs.vec_env import VecEnv
 from slipstream.networks.cnn import CNNConfig
 from slipstream.stages.interact import Interaction
 from slipstream.stages.stage import Stage

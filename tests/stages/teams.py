@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from slipstream.envs.vec_env import make_env
+from slipstream.envs.making import make_env
 from slipstream.networks import NetworksConfig
 from slipstream.networks.critic import CriticConfig
 from slipstream.networks.mlp import MLPConfig

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from slipstream.envs.making import make_env
 from slipstream.envs.probe import identity_envs, identity_reward
-from slipstream.envs.vec_env import make_env
 from slipstream.networks import Normalizer
 from slipstream.replay import ReplayBuffer
 from slipstream.stages.interact import Interaction, random_action, rollout

@@ -301,7 +301,7 @@ def test_a_description_builds_everything_and_writes_nothing(tmp_path, monkeypatc
 
 
 def test_rollouts_are_counted_by_what_they_return(counted):
-    from slipstream.envs.vec_env import make_env
+    from slipstream.envs.making import make_env
     from slipstream.networks import NetworksConfig
     from slipstream.replay import ReplayBuffer
 

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from slipstream.envs.film import FilmedBatch, FilmedEnv, Show
 from slipstream.envs.keyword_flags import KEYWORDS, Scalar
+from slipstream.envs.making import make_env
 from slipstream.envs.maniskill import batch as maniskill_batch
 from slipstream.envs.maniskill.single import ManiSkillCameras, ManiSkillEnv
 from slipstream.envs.maniskill.tasks import is_maniskill
@@ -27,7 +28,7 @@ from slipstream.envs.pixels import (
     shows_images,
 )
 from slipstream.envs.registry import build, own_env, resolve_id
-from slipstream.envs.vec_env import VecEnv, make_env
+from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 
 Obs = Literal["state", "rgb", "rgb+state", "depth", "depth+state", "rgb+depth", "rgb+depth+state"]

@@ -1,9 +1,7 @@
 """One adapter over every vectorised environment: all auto-reset dialects end here."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import gymnasium as gym
@@ -19,14 +17,13 @@ from slipstream.envs.autoreset import (
 )
 from slipstream.envs.finite import check_reward, refuse_obs
 from slipstream.envs.previous import Previous
-from slipstream.envs.registry import EnvFactory, env_factories, record
 from slipstream.envs.running_episodes import RunningEpisodes
 from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy
 from slipstream.envs.step_result import Episode, StepResult
 from slipstream.errors import SlipstreamError
 from slipstream.spec import SIM_STATE, EnvSpec
 
-__all__ = ["EnvFactory", "Episode", "StepResult", "VecEnv", "make_env"]
+__all__ = ["Episode", "StepResult", "VecEnv"]
 
 
 class VecEnv:
@@ -333,58 +330,6 @@ class VecEnv:
         if action is not None:
             self._action_scale.check_finite(to_numpy(action))
         refuse_obs(self.spec.env_id, obs, self._running.length, first)
-
-
-def make_env(
-    env: str | EnvFactory | Sequence[EnvFactory] | VectorEnv[Any, Any, Any],
-    *,
-    num_envs: int = 1,
-    parallel: bool = False,
-    env_kwargs: Mapping[str, Any] | None = None,
-    prev_action: bool = False,
-    prev_reward: bool = False,
-    context: str | None = None,
-) -> VecEnv:
-    """Make a vectorised environment.
-
-    Args:
-        env: a registered id (superseded MuJoCo ids run as their v5 successor, with a warning), a
-            function that makes one environment, one such function for each environment, or a
-            vector environment that already exists (its running episodes cannot be restored). One
-            with an attribute `device` speaks torch: actions go to it, and observations come from
-            it, as tensors on that device.
-        num_envs: how many environments; given by `env` in the last two cases.
-        parallel: one process for each environment.
-        env_kwargs: for an id only, keyword arguments of `gymnasium.make`, `max_episode_steps`
-            among them.
-        prev_action: show each environment's previous action (see `VecEnv`).
-        prev_reward: show its previous reward.
-        context: how processes are started, a method of `multiprocessing`; None takes its default.
-
-    Raises:
-        SlipstreamError: unknown id, missing package, unsupported space, bad `num_envs`.
-    """
-    if isinstance(env, VectorEnv):
-        if num_envs not in (1, env.num_envs):
-            raise SlipstreamError(
-                f"num_envs is {num_envs}, but the vector environment holds {env.num_envs}: leave "
-                "num_envs out"
-            )
-        device = getattr(env, "device", None)
-        return VecEnv(env, device=device, prev_action=prev_action, prev_reward=prev_reward)
-    factories = env_factories(env, num_envs, env_kwargs or {})
-    # SAME_STEP: no call is spent on a reset. No copies there: the adapter makes its own.
-    vector_class = partial(AsyncVectorEnv, context=context) if parallel else SyncVectorEnv
-    return VecEnv(
-        vector_class(
-            [partial(record, factory, os.getpid()) for factory in factories],
-            copy=False,
-            autoreset_mode=AutoresetMode.SAME_STEP,
-        ),
-        recorded=True,
-        prev_action=prev_action,
-        prev_reward=prev_reward,
-    )
 
 
 def _describe(vector_env: VectorEnv[Any, Any, Any], recorded: bool) -> tuple[str, int | None]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from slipstream.config import EvalConfig
+from slipstream.envs.making import make_env
 from slipstream.envs.maniskill import batch as maniskill_batch
 from slipstream.envs.maniskill.batch import ManiSkillBatch, sim_backend
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed
-from slipstream.envs.vec_env import make_env
 from slipstream.errors import SlipstreamError
 from slipstream.policies.policy import load_policy
 from slipstream.training import branch, train
