@@ -12,7 +12,8 @@ from torch import Tensor
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
 from slipstream.replay.placement import Placement, Where
-from slipstream.replay.sampling import Index, first_whole, loss_mask, window_rows
+from slipstream.replay.rings import Rings
+from slipstream.replay.sampling import Index, loss_mask, window_rows
 from slipstream.replay.storage import (
     Array,
     RowStorage,
@@ -21,6 +22,7 @@ from slipstream.replay.storage import (
     to_host,
     to_tensor,
 )
+from slipstream.replay.transitions import Transitions
 from slipstream.spec import EnvSpec
 
 Derive = Callable[["ReplayBuffer", Tensor], Mapping[str, Tensor]]
@@ -67,13 +69,9 @@ class ReplayBuffer:
         self.num_bytes = self.bytes_required(spec, capacity, num_envs)
         self.rows_per_env = capacity // num_envs
         self._rows = RowStorage(spec, self.rows_per_env * num_envs, self.device, placement)
-        self._base = np.arange(num_envs) * self.rows_per_env
-        self._head = np.full(num_envs, -1)  # rows ever written, less one; the slot is modulo L
-        self._count = np.zeros(num_envs, np.int64)  # transitions ever stored
-        self._first = np.zeros(num_envs, np.int64)  # oldest transition whose row is still there
-        self._pending = np.zeros(num_envs, np.bool_)  # the head row waits for its action
-        self._whole: dict[int, NDArray[np.int64]] = {}  # context -> oldest drawable transition
-        self._eligible: dict[int, tuple[int, Index, Index]] = {}
+        self._rings = Rings(num_envs, self.rows_per_env)
+        self._transitions = Transitions(self._rows, self._rings)
+        self._pending = np.zeros(num_envs, np.bool_)  # the newest row waits for its action
         self._reach: dict[int, Index] = {}
 
     @staticmethod
@@ -115,15 +113,14 @@ class ReplayBuffer:
         """
         if started is None:
             started = np.ones(self.num_envs, np.bool_)
-        replaced = self._pending & (self._rows.step[self._head_rows()] == 0)
+        replaced = self._pending & (self._rows.step[self._rings.newest] == 0)
         self._advance(started & ~replaced)
         envs = np.flatnonzero(started)
-        rows = self._head_rows()[envs]
+        rows = self._rings.newest[envs]
         for key in self.spec.obs:
             self._rows.write(f"obs.{key}", rows, obs[key], envs)
         self._rows.write_step(rows, np.zeros(len(envs), np.int32))
         self._pending[envs] = True
-        self._eligible.clear()
 
     def add(
         self,
@@ -151,20 +148,17 @@ class ReplayBuffer:
         if not self._pending[envs].all():
             idle = np.arange(self.num_envs)[envs][~self._pending[envs]].tolist()
             raise SlipstreamError(f"environment(s) {idle} acted without an episode: call begin")
-        rows = self._head_rows()[envs]
+        rows = self._rings.newest[envs]
         self._rows.write("action", rows, action, envs)
         self._rows.write("reward", rows, reward, envs)
         self._rows.write("terminated", rows, terminated, envs)
-        entries = (self._base + self._count % self.rows_per_env)[envs]
-        self._rows.write_table(entries, rows)
-        self._count[envs] += 1
+        self._transitions.add(envs, rows)
         self._advance(envs)
-        next_rows = self._head_rows()[envs]
+        next_rows = self._rings.newest[envs]
         for key in self.spec.obs:
             self._rows.write(f"obs.{key}", next_rows, next_obs[key], envs)
         self._rows.write_step(next_rows, self._rows.step[rows] + 1)
         self._pending[envs] = ~(_flags(terminated) | _flags(truncated))[envs]
-        self._eligible.clear()
 
     def num_transitions(self, context_length: int = 1) -> int:
         """How many transitions can be drawn with windows of `context_length` steps.
@@ -173,7 +167,7 @@ class ReplayBuffer:
         far if that is shorter, is still stored.
         """
         _check_at_least(1, context_length=context_length)
-        return self._eligibility(context_length)[0]
+        return self._transitions.number(context_length)
 
     def sample(
         self,
@@ -210,7 +204,7 @@ class ReplayBuffer:
             )
         if not 1 <= loss_steps <= context_length:
             raise SlipstreamError(f"loss_steps is {loss_steps}: use 1 to {context_length}")
-        last = self._draw(batch_size, context_length, generator)
+        last = self._transitions.draw(batch_size, context_length, generator)
         reach = self._reach.get(context_length)
         if reach is None:
             reach = self._rows.index(np.arange(context_length - 1, -2, -1, dtype=np.int32))
@@ -258,7 +252,7 @@ class ReplayBuffer:
         for env in np.flatnonzero(newest > left_out).tolist():
             stop = int(source.num_written[env] - left_out[env])
             first = int(source.num_written[env] - newest[env])
-            own_first = int(self._head[env]) + (not self._pending[env])
+            own_first = int(self._rings.head[env]) + (not self._pending[env])
             for start in range(first, stop, APPENDED_AT_ONCE):
                 numbers = np.arange(start, min(start + APPENDED_AT_ONCE, stop))
                 rows = source._flat(env, numbers)
@@ -268,9 +262,10 @@ class ReplayBuffer:
                     key = name.removeprefix("obs.")
                     value = values[key] if key in made else source._rows.tensors[name][rows]
                     column[own] = value.to(column.device)
-            self._head[env] = own_first + stop - first - 1
+            self._rings.head[env] = own_first + stop - first - 1
             self._pending[env] = source._pending[env] and not left_out[env]
-        self._index_transitions()
+        self._rows.read_step()
+        self._transitions.find()
 
     def newest_that_fit(self, source: "ReplayBuffer", keep: int | None = None) -> NDArray[np.int64]:
         """(E,) how many of another buffer's newest rows to take along into this empty one.
@@ -296,12 +291,12 @@ class ReplayBuffer:
     @property
     def num_written(self) -> NDArray[np.int64]:
         """(E,) rows ever written of each environment, those that were overwritten included."""
-        return self._head + 1
+        return self._rings.num_written
 
     @property
     def num_stored(self) -> NDArray[np.int64]:
         """(E,) rows of each environment that are here."""
-        return np.minimum(self.num_written, self.rows_per_env)
+        return self._rings.num_stored
 
     @property
     def pending(self) -> NDArray[np.bool_]:
@@ -321,7 +316,7 @@ class ReplayBuffer:
         return {
             "capacity": self.capacity,
             "num_envs": self.num_envs,
-            "head": to_tensor(self._head.copy()),
+            "head": to_tensor(self._rings.head.copy()),
             "pending": to_tensor(self._pending.copy()),
             "rows": {name: self._by_env(rows)[:, :used] for name, rows in self._columns().items()},
         }
@@ -343,89 +338,23 @@ class ReplayBuffer:
             check_column(name, stored, rows)
         for name, rows in self._columns().items():
             self._by_env(rows)[:, : stored[name].shape[1]] = stored[name].to(rows.device)
-        self._head[:] = state["head"].numpy()
+        self._rings.head[:] = state["head"].numpy()
         self._pending[:] = state["pending"].numpy()
-        self._index_transitions()
+        self._rows.read_step()
+        self._transitions.find()
 
     def _columns(self) -> dict[str, Tensor]:
         """What rows hold, without the table, which follows from it."""
         return {name: rows for name, rows in self._rows.tensors.items() if name != "table"}
 
-    def _index_transitions(self) -> None:
-        """Work out from the rows' steps which of them are transitions."""
-        self._rows.read_step()
-        for env in range(self.num_envs):
-            head = int(self._head[env])
-            order = np.arange(max(head + 1 - self.rows_per_env, 0), head + 1)
-            rows = self._base[env] + order % self.rows_per_env
-            step = self._rows.step[rows]
-            transitions = rows[:-1][step[1:] == step[:-1] + 1]
-            self._rows.write_table(self._base[env] + np.arange(len(transitions)), transitions)
-            self._count[env] = len(transitions)
-        self._first[:] = 0
-        self._whole.clear()
-        self._eligible.clear()
-
-    def _draw(
-        self, batch_size: int, context_length: int, generator: torch.Generator | None
-    ) -> Index:
-        """(B,) flat rows of uniformly drawn transitions."""
-        total, offset, ends = self._eligibility(context_length)
-        if total == 0:
-            raise SlipstreamError(
-                f"no transition with a whole window of context_length {context_length} among "
-                f"{len(self)} stored rows: collect more steps before learning"
-            )
-        drawn = torch.randint(total, (batch_size,), generator=generator, device=self._rows.device)
-        draw: Index = drawn.numpy() if self._rows.on_host else drawn
-        if self.num_envs == 1:
-            return self._rows.take("table", (draw + offset) % self.rows_per_env)
-        search: Any = np.searchsorted if self._rows.on_host else torch.searchsorted
-        env = search(ends, draw, side="right")
-        entry = (draw + offset[env]) % self.rows_per_env + env * self.rows_per_env
-        return self._rows.take("table", entry)
-
-    def _eligibility(self, context_length: int) -> tuple[int, Index, Index]:
-        """How many transitions can be drawn, and for each environment its offset and end.
-
-        The n-th of all is transition n + offset of the first environment whose end is beyond n.
-        """
-        cached = self._eligible.get(context_length)
-        if cached is not None:
-            return cached
-        start = self._whole[context_length] = first_whole(
-            np.maximum(self._whole.get(context_length, 0), self._first),
-            self._count,
-            self._rows.table,
-            self._rows.step,
-            self._base + np.maximum(self._head + 1 - self.rows_per_env, 0) % self.rows_per_env,
-            self._base,
-            self.rows_per_env,
-            context_length,
-        )
-        number = self._count - start
-        if self.num_envs == 1:
-            cached = (int(number[0]), int(start[0]), None)
-        else:
-            ends = np.cumsum(number)
-            offset = start - (ends - number)
-            cached = (int(ends[-1]), self._rows.index(offset), self._rows.index(ends))
-        self._eligible[context_length] = cached
-        return cached
-
-    def _head_rows(self) -> NDArray[np.int64]:
-        """(E,) flat row of each environment's newest row."""
-        return self._base + self._head % self.rows_per_env
-
     def _advance(self, envs: Any) -> None:
         """Make room for one more row of each chosen environment; its oldest may go."""
-        self._head[envs] += 1
-        oldest = self._rows.table[self._base + self._first % self.rows_per_env]
-        self._first += (oldest == self._head_rows()) & (self._first < self._count)
+        self._rings.head[envs] += 1
+        self._transitions.drop_overwritten()
 
     def _flat(self, env: int, numbers: NDArray[np.int64]) -> Tensor:
         """(R,) flat rows of an environment's rows by number, the first ever written being 0."""
-        return self._rows.to_device(self._base[env] + numbers % self.rows_per_env)
+        return self._rows.to_device(self._rings.flat(env, numbers))
 
     def _by_env(self, rows: Tensor) -> Tensor:
         return rows.view(self.num_envs, self.rows_per_env, *rows.shape[1:])
