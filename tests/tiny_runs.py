@@ -144,7 +144,7 @@ def at_step(step: int, action: Callable[[], Any]) -> None:
 
     def learn(trainer: Trainer, before: int) -> None:
         original(trainer, before)
-        if due and trainer.step >= step:
+        if due and trainer.state.step >= step:
             due.clear()
             action()
 

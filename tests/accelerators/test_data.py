@@ -81,7 +81,7 @@ def test_the_run_holds_the_data_and_learns_from_it_first(dataset, tmp_path, algo
     data = DataConfig(clone_updates=400, critic_updates=30)
     config = run_config("minari:pendulum/act-v0", algorithm, env=env, data=data)
     trainer = Trainer(config, tmp_path / "run", show_progress=False)
-    team, stage = trainer.team, trainer.stage
+    team, stage = trainer.state.team, trainer.state.stage
     assert stage.frozen and stage.replay.num_transitions(3) == 120
     assert team.normalizers["state"].count == 126
     found = read_replay(stage.replay.state_dict())
@@ -102,7 +102,7 @@ def test_the_run_holds_the_data_and_learns_from_it_first(dataset, tmp_path, algo
     with torch.no_grad():
         own = team.actors["accelerator"](tensor, torch.ones(len(obs), 1, dtype=torch.bool)).mode
     assert np.square(own[:, 0].numpy() - act(obs) / 2).mean() < 0.05
-    trainer.close()
+    trainer.state.close()
 
 
 def test_the_best_episodes_are_cloned(tmp_path, monkeypatch):
@@ -115,13 +115,13 @@ def test_the_best_episodes_are_cloned(tmp_path, monkeypatch):
     data = DataConfig(clone_updates=300, critic_updates=0)
     config = run_config("minari:pendulum/act-v0", "td3", data=data)
     trainer = Trainer(config, tmp_path / "run", show_progress=False)
-    assert trainer.stage.rehearsal is not None
-    trainer.stage.rehearsal.run(lambda: False)
+    assert trainer.state.stage.rehearsal is not None
+    trainer.state.stage.rehearsal.run(lambda: False)
     obs = np.concatenate([each.observations for each in recorded]).astype(np.float32)
-    actor = trainer.team.actors["accelerator"]
+    actor = trainer.state.team.actors["accelerator"]
     correlation = np.corrcoef(our_actions(actor, obs).ravel(), -act(obs).ravel())[0, 1]
     assert correlation > 0.8
-    trainer.close()
+    trainer.state.close()
 
 
 @pytest.mark.parametrize("source", ["minari", "replay"])
@@ -158,10 +158,10 @@ def test_an_interrupt_while_it_learns_from_the_data_changes_nothing(dataset, tmp
     config = run_config(f"minari:{dataset}", data=FEW)
     whole = train(config, tmp_path / "whole", show_progress=False)
     trainer = Trainer(config, tmp_path / "cut", show_progress=False)
-    describe_run(tmp_path / "cut", to_dict(trainer.config))
-    assert trainer.stage.rehearsal is not None
+    describe_run(tmp_path / "cut", to_dict(trainer.state.config))
+    assert trainer.state.stage.rehearsal is not None
     for limit in (3, 6):  # among the updates of cloning, then among those of the critics
-        original, calls = trainer.stage.rehearsal.run, iter(range(limit))
+        original, calls = trainer.state.stage.rehearsal.run, iter(range(limit))
 
         def run(_, trainer=trainer, original=original, calls=calls):
             def stopped():
@@ -171,14 +171,16 @@ def test_an_interrupt_while_it_learns_from_the_data_changes_nothing(dataset, tmp
 
             return original(stopped)
 
-        setattr(trainer.stage.rehearsal, "run", run)  # noqa: B010 - would not type
+        setattr(trainer.state.stage.rehearsal, "run", run)  # noqa: B010 - would not type
         with pytest.raises(Interrupted):
             trainer.run()
         assert not events(tmp_path / "cut", "data")
         trainer = Trainer(
             config, tmp_path / "cut", (tmp_path / "cut/checkpoints/0"), show_progress=False
         )
-        assert trainer.stage.rehearsal is not None and not trainer.stage.rehearsal.finished
+        assert (
+            trainer.state.stage.rehearsal is not None and not trainer.state.stage.rehearsal.finished
+        )
     trainer.run()
     assert timeless(tmp_path / "cut") == timeless(whole)
 

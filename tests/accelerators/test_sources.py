@@ -12,6 +12,7 @@ import torch
 
 from slipstream import checkpoint
 from slipstream.accelerators import bring, settled
+from slipstream.checkpoint.tree import load_tree
 from slipstream.cli import main
 from slipstream.config import EvalConfig, RunConfig, load, to_yaml
 from slipstream.envs.observation import ObservationConfig
@@ -174,11 +175,11 @@ def test_a_frozen_accelerator_never_changes_and_a_learning_one_does(folder):
     for accelerate in (FROZEN, AccelerateConfig(replay_capacity=1_000, learn=True)):
         config = run_config(f"sb3:{path}", total_steps=100, accelerate=accelerate)
         trainer = Trainer(config, folder / str(accelerate.learn), show_progress=False)
-        actor, critic = trainer.team.actors["accelerator"], trainer.team.critic
+        actor, critic = trainer.state.team.actors["accelerator"], trainer.state.team.critic
         before = [p.clone() for p in (*actor.parameters(), *critic.parameters())]
         num_actor = len(list(actor.parameters()))
         assert critic.ensemble.layers[0].weight.shape == (2, 4, 16)  # the file's sizes
-        alpha = float(trainer.stage.learner.log_alpha.exp())  # pyright: ignore
+        alpha = float(trainer.state.stage.learner.log_alpha.exp())  # pyright: ignore
         assert alpha == pytest.approx(0.3)
         trainer.run()
         after = [*actor.parameters(), *critic.parameters()]
@@ -201,7 +202,7 @@ def always_two(folder, **accelerate):
     trainer = Trainer(config, folder / "run", show_progress=False)
     trainer.run()
     assert not [line for line in lines(folder / "run") if "train/critic_loss" in line]
-    return trainer.team.replay.sample(1_000, 1).action
+    return trainer.state.team.replay.sample(1_000, 1).action
 
 
 def test_its_own_first_steps_are_not_random(folder):
@@ -217,25 +218,25 @@ def test_a_learning_accelerator_explores_widely_in_its_first_steps_alone(folder)
     _, path = write_model(folder, "TD3")
     trainer = Trainer(run_config(f"sb3:{path}", "td3"), folder / "run", show_progress=False)
     output = Deterministic(torch.ones(1_000, 1))
-    stage = trainer.stage
+    stage = trainer.state.stage
     assert stage.random_share == 0.3 and not stage.frozen
     assert stage.explore(output).min() > 0.5
     far = (stage.explore(output, widely=True) < 0.5).float().mean()
     assert far == pytest.approx(0.3 * 0.75, abs=0.05)
     trainer.run()
-    assert trainer.stage.name == "online" and trainer.stage.random_share == 0
+    assert trainer.state.stage.name == "online" and trainer.state.stage.random_share == 0
     own = Trainer(tiny(), folder / "own", show_progress=False)
-    assert own.stage.random_share == 0
-    own.close()
+    assert own.state.stage.random_share == 0
+    own.state.close()
 
 
 def test_its_critics_come_along_into_stage_2(folder):
     _, path = write_model(folder, "SAC")
     trainer = Trainer(run_config(f"sb3:{path}"), folder / "run", show_progress=False)
-    critic = trainer.team.critic
+    critic = trainer.state.team.critic
     trainer.run()
-    assert trainer.stage.name == "online" and trainer.team.critic is critic
-    assert trainer.stage.learner.critic is critic  # pyright: ignore
+    assert trainer.state.stage.name == "online" and trainer.state.team.critic is critic
+    assert trainer.state.stage.learner.critic is critic  # pyright: ignore
 
 
 def teacher(folder, name="teacher", **fields):
@@ -257,7 +258,7 @@ def test_a_run_of_this_package_hands_over_policy_critics_and_temperature(taught)
     np.testing.assert_allclose(
         our_actions(brought.actor, obs), our_actions(policy.actor, obs), atol=1e-5
     )
-    state = checkpoint.load_tree(checkpoint.resolve(path) / "training_state")
+    state = load_tree(checkpoint.resolve(path) / "training_state")
     for module, key in ((brought.critic, "critic"), (brought.critic_target, "critic_target")):
         assert module is not None
         for name, value in module.state_dict().items():
@@ -295,7 +296,7 @@ def test_critics_keep_their_normalization_where_the_policy_has_none(folder):
     assert len(load_policy(second).actor.inputs.normalizers) == 0
     brought = bring(run_config(f"slipstream:{second}"), pendulum())
     assert brought is not None and brought.critic is not None
-    state = checkpoint.load_tree(checkpoint.resolve(second) / "training_state")
+    state = load_tree(checkpoint.resolve(second) / "training_state")
     kept = state["team"]["networks"]["critic"]
     assert "inputs.normalizers.state.mean" in kept
     assert brought.critic.state_dict().keys() == kept.keys()

@@ -8,7 +8,8 @@ import torch
 from slipstream.accelerators import bring
 from slipstream.algorithms.sac import SACConfig
 from slipstream.algorithms.td3 import TD3Config
-from slipstream.checkpoint import load_tree, resolve
+from slipstream.checkpoint import resolve
+from slipstream.checkpoint.tree import load_tree
 from slipstream.config import EvalConfig, team_config
 from slipstream.envs.probe import ProbeImage
 from slipstream.envs.setup import open_env

@@ -98,7 +98,7 @@ def test_a_teacher_that_was_brought_along_decides_by_what_it_reads(sees, rendere
         stages=("accelerate",),
     )
     trainer = Trainer(config, tmp_path / "run", show_progress=False)
-    trainer.interaction.begin(trainer.stage.collector, 0)
+    trainer.state.interaction.begin(trainer.state.stage.collector, 0)
     assert bool(rendered["render"]) is (sees == "rgb")
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_held_is_refused_before_anything_is(tmp_path, capsys):
 
 def test_what_does_not_fit_beside_the_rest_goes_further_away(tmp_path):
     config = images()
-    spec = Trainer(config, tmp_path, show_progress=False).spec
+    spec = Trainer(config, tmp_path, show_progress=False).state.spec
     holding = Holding(spec, 1_000)
     room = {"device": 1.5 * holding.num_bytes, "host": 1.2 * holding.num_bytes, "disk": 2**40}
     with mock.patch.object(placement, "free_bytes", lambda where, *_: int(room[where])):

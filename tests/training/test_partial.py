@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file
 
-from slipstream.checkpoint import load_tree, resolve
+from slipstream.checkpoint import resolve
+from slipstream.checkpoint.tree import load_tree
 from slipstream.cli import main
 from slipstream.config import RunConfig, team_config
 from slipstream.envs.observation import ObservationConfig

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from slipstream.checkpoint import load_tree, resolve
+from slipstream.checkpoint import resolve
+from slipstream.checkpoint.tree import load_tree
 from slipstream.cli import main
 from slipstream.config import EnvConfig
 from slipstream.envs import gl

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import slipstream
-from slipstream.checkpoint import load_tree, resolve
+from slipstream.checkpoint import resolve
+from slipstream.checkpoint.tree import load_tree
 from slipstream.config import EnvConfig, load
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError

@@ -17,6 +17,7 @@ from slipstream.accelerators.fit import (
     frozen_output,
 )
 from slipstream.accelerators.recipe import Recipe, Weights, assemble, read_recipe
+from slipstream.checkpoint.tree import load_tree
 from slipstream.config import EnvConfig, RunConfig, strict_converter
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
@@ -104,7 +105,7 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
     if not checkpoint.can_resume(folder) or not (run_dir / "config.json").is_file():
         return nothing
     run = configuration.load(run_dir / "config.json")
-    state = checkpoint.load_tree(folder / "training_state")
+    state = load_tree(folder / "training_state")
     if policy.description["actor"] == "transformer" and state["stage"] != "online":
         return nothing  # those are the accelerator's, whose clone the policy is
     networks, layer_norm = run.built_networks, run.networks.critic.layer_norm

@@ -14,6 +14,7 @@ from slipstream import checkpoint
 from slipstream import config as configuration
 from slipstream.accelerators.fit import check_bounds, check_env_id, frozen_output
 from slipstream.accelerators.recipe import Recipe, assemble
+from slipstream.checkpoint.tree import load_tree
 from slipstream.config import RunConfig
 from slipstream.envs.spaces import observation_spec, to_obs
 from slipstream.errors import SlipstreamError
@@ -95,7 +96,7 @@ def load_replay(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
             "same mask and disturbances, or say --accelerate.no-check-env if they are alike"
         )
     check_bounds(about, config, spec, recorded_in.action_low, recorded_in.action_high, "data")
-    state = checkpoint.load_tree(folder / "training_state")["team"]["replay"]
+    state = load_tree(folder / "training_state")["team"]["replay"]
     found = read_replay(state)
     shown = {
         name.removeprefix("obs."): ArraySpec(column.shape[1:], str(column.dtype))

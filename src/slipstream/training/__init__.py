@@ -29,7 +29,7 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
     if run_dir is None:
         run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
     trainer = Trainer(config, run_dir, show_progress=show_progress)
-    describe_run(run_dir, to_dict(trainer.config))
+    describe_run(run_dir, to_dict(trainer.state.config))
     return trainer.run()
 
 
@@ -37,7 +37,7 @@ def describe(config: RunConfig) -> list[str]:
     """Build everything that a run would, and say how large it is; nothing is written."""
     with TemporaryDirectory(dir=Path()) as folder:  # for a replay on the disk
         trainer = Trainer(config, Path(folder), show_progress=False)
-        team = trainer.team
+        team = trainer.state.team
         lines = [
             f"environment {team.spec.env_id}: observations "
             f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
@@ -49,8 +49,8 @@ def describe(config: RunConfig) -> list[str]:
         lines.extend(team.say_memory().split("; "))
         if team.brought is not None:
             lines.append(f"accelerator {describe_brought(team.brought)}")
-        lines.append(f"matrix products: {trainer.matmul}")
-        trainer.close()
+        lines.append(f"matrix products: {trainer.state.matmul}")
+        trainer.state.close()
     return lines
 
 
