@@ -18,7 +18,7 @@ MEMORY = Path("/dev/shm")
 def pytest_configure() -> None:
     """Have `tmp_path` lie in memory where there is room.
 
-    Runs sync every checkpoint: on a disk that is half of the time that they take.
+    Runs sync every checkpoint, and wait for the disk as long as they work.
     """
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))

@@ -1,8 +1,6 @@
 """A run's policy as a folder for the Hugging Face Hub: weights, model card and picture."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +8,7 @@ import yaml
 
 from slipstream.checkpoint import resolve
 from slipstream.errors import SlipstreamError
+from slipstream.policies.folder import written_whole
 from slipstream.policies.model_card import PICTURE, SETTINGS, card_of, evaluated_at
 from slipstream.policies.policy import DESCRIPTION, WEIGHTS, load_policy
 from slipstream.report.figures import group_pictures, save
@@ -53,26 +52,13 @@ def write_hub_folder(
     policy = load_policy(run_dir, checkpoint)
     actor = str(policy.description["actor"])
     evaluated = evaluated_at(run, actor, _step(resolve(run_dir, checkpoint)))
-    try:
-        _check_folder(folder)
-        # Made beside its place and then moved: a failure leaves no half of it.
-        with tempfile.TemporaryDirectory(prefix=".hub-", dir=folder) as name:
-            made = Path(name)
-            policy.save(made)
-            (made / SETTINGS).write_text(yaml.safe_dump(dict(run.config), sort_keys=False))
-            caption = _draw(run, made)
-            described = policy.description
-            card = card_of(run, described, evaluated, checkpoint, repo or PLACE, caption)
-            hub.ModelCard(card).save(made / CARD)
-            for file in FILES:
-                if (made / file).exists():
-                    (made / file).replace(folder / file)
-                else:
-                    (folder / file).unlink(missing_ok=True)
-    except OSError as error:
-        raise SlipstreamError(
-            f"cannot write to {folder}: {error}; give another folder or make room"
-        ) from error
+    with written_whole(folder, FILES) as made:
+        policy.save(made)
+        (made / SETTINGS).write_text(yaml.safe_dump(dict(run.config), sort_keys=False))
+        caption = _draw(run, made)
+        described = policy.description
+        card = card_of(run, described, evaluated, checkpoint, repo or PLACE, caption)
+        hub.ModelCard(card).save(made / CARD)
     return folder
 
 
@@ -157,22 +143,6 @@ def _import_hub() -> Any:
             "pip install 'slipstream-rl[hub]'"
         ) from error
     return huggingface_hub
-
-
-def _check_folder(folder: Path) -> None:
-    """Make the folder, or see that it holds an earlier one of its kind at most."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".hub-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    others = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in FILES and not path.name.startswith(".")
-    )
-    if others:
-        raise SlipstreamError(
-            f"{folder} holds something else already ({', '.join(others[:3])}); give a new folder"
-        )
 
 
 def _step(checkpoint: Path) -> int:

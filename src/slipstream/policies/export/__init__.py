@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from slipstream.errors import SlipstreamError
 from slipstream.policies.export.graph import PolicyGraph
+from slipstream.policies.folder import written_whole
 from slipstream.policies.policy import DESCRIPTION, WEIGHTS, Policy
 
 Format = Literal["onnx", "torch-export", "safetensors"]
@@ -43,33 +43,9 @@ def export_policy(policy: Policy, path: Path | str, to: Format = "onnx") -> Path
         raise SlipstreamError(f"there is no format '{to}'; choose one of {', '.join(FORMATS)}")
     files, write = FORMATS[to]
     folder = Path(path)
-    try:
-        _check_folder(folder, files)
-        # Made beside its place and then moved: a failure leaves no half of an export.
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as made:
-            write(policy, Path(made))
-            for name in files:
-                (Path(made) / name).replace(folder / name)
-    except OSError as error:
-        raise SlipstreamError(
-            f"cannot write to {folder}: {error}; give another folder or make room"
-        ) from error
+    with written_whole(folder, files) as made:
+        write(policy, made)
     return folder / files[0]
-
-
-def _check_folder(folder: Path, files: tuple[str, ...]) -> None:
-    """Make the folder, or see that it holds an export of the same format at most."""
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {*files, "__pycache__"}
-    others = sorted(
-        each.name
-        for each in folder.iterdir()
-        if each.name not in known and not each.name.startswith(".")
-    )
-    if others:
-        raise SlipstreamError(
-            f"{folder} holds something else already ({', '.join(others[:3])}); give a new folder"
-        )
 
 
 def _write_onnx(policy: Policy, folder: Path) -> None:
