@@ -1,5 +1,6 @@
 """What a run consists of: built anew or from a checkpoint, and saved."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,20 @@ class RunState:
         log_position: where the log of a resumed run goes on; None for a new one.
     """
 
-    def __init__(self, config: RunConfig, run_dir: Path, resume_from: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        resume_from: Path | None,
+        say: Callable[[str], None],
+    ) -> None:
         """Build everything.
 
         Args:
             config: the run's configuration.
             run_dir: where it writes.
             resume_from: a checkpoint of this run to go on from, or None.
+            say: told what a new run will hold in memory, before it is taken.
 
         Raises:
             SlipstreamError: what the run needs is missing or does not fit, or a checkpoint that
@@ -78,6 +86,8 @@ class RunState:
         self.referee = Referee(config, self.envs.evaluating)
         sizes = team_config(config, run_dir / "replay")
         self.team = Team(sizes, self.spec, self.envs.single, brought, self.env.spec)
+        if saved is None:
+            say(self.team.say_memory())
         self.step = self.num_updates = 0
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}

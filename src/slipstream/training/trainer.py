@@ -38,10 +38,8 @@ class Trainer:
     ) -> None:
         for name in config.log_to:
             import_tracker(name)  # or say now that it is missing, before anything is written
-        self.state = RunState(config, run_dir, resume_from)
         self.progress = Progress(config.total_steps, show_progress)
-        if resume_from is None:
-            self.progress.message(self.state.team.say_memory())
+        self.state = RunState(config, run_dir, resume_from, self.progress.message)
         if self.state.stage.name == "online":
             self.progress.switch_step = self.state.referee.switch_step
         self.stopped = False
