@@ -47,6 +47,9 @@ class EnvConfig:
     cuda:1), all of them together, and what they show stays there."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and variance, saved with the policy."""
+    partial_reset: bool = True
+    """Of a ManiSkill task, while training: let success and failure end an episode. Without it only
+    the time limit does, so that a policy also learns to stay where it succeeded, at more steps."""
     max_episode_steps: int | None = None
     """Time limit in steps; None keeps the environment's own."""
     kwargs: Annotated[dict[str, Scalar], KEYWORDS] = field(default_factory=dict)
@@ -202,6 +205,7 @@ def _open_batch(
         camera=config.camera,
         evaluation=evaluation,
         view_size=view_size,
+        partial_reset=config.partial_reset,
     )
 
 
@@ -251,7 +255,14 @@ def _build(
     """The environment, and the components of its state that may be shown beside images."""
     if is_maniskill(env_id):
         size = {} if view_size is None else {"view_size": view_size}
-        env = ManiSkillEnv(env_id, kwargs, config.image_size, evaluation, **size)
+        env = ManiSkillEnv(
+            env_id,
+            kwargs,
+            config.image_size,
+            evaluation,
+            partial_reset=config.partial_reset,
+            **size,
+        )
         return env, env.proprioception
     if (config.obs != "state" or view_size is not None) and _takes_render_mode(env_id):
         kwargs = {"render_mode": "rgb_array", **kwargs}

@@ -93,9 +93,12 @@ def test_seeds_make_episodes_and_others_differ(batched):
     env.close()
 
 
-@pytest.mark.parametrize("evaluation", [False, True])
-def test_success_cuts_a_training_episode_and_failure_ends_it(batched, monkeypatch, evaluation):
-    env = open_env(TASK, EnvConfig(physics=batched), 1, evaluation=evaluation)
+@pytest.mark.parametrize(("evaluation", "partial"), [(False, True), (True, True), (False, False)])
+def test_success_cuts_a_training_episode_and_failure_ends_it(
+    batched, monkeypatch, evaluation, partial
+):
+    config = EnvConfig(physics=batched, partial_reset=partial)
+    env = open_env(TASK, config, 1, evaluation=evaluation)
     batch = env._vector_env
     assert isinstance(batch, ManiSkillBatch)
     said = {"success": torch.tensor([False]), "fail": torch.tensor([False])}
@@ -108,7 +111,7 @@ def test_success_cuts_a_training_episode_and_failure_ends_it(batched, monkeypatc
         result = env.step(np.zeros((1, 8)))
         outcomes.append((bool(result.terminated[0]), bool(result.truncated[0])))
         told += [episode.success for episode in result.episodes]
-    if evaluation:
+    if evaluation or not partial:
         assert outcomes == [(False, False)] * 4
     else:
         assert outcomes == [(False, False), (False, True), (True, False), (True, False)]

@@ -113,6 +113,20 @@ def test_success_cuts_a_training_episode_and_failure_ends_it():
 
 
 @pytest.mark.usefixtures("pull_cube")
+def test_without_partial_reset_a_training_episode_runs_to_the_time_limit():
+    env = open_env("PullCube-v1", EnvConfig(partial_reset=False, max_episode_steps=4), 1)
+    inner: Any = env._vector_env
+    succeeding_at(inner.envs[0].unwrapped, 2)
+    env.reset(0)
+    results = [env.step(np.zeros((1, 8))) for _ in range(4)]
+    assert [bool(result.truncated[0]) for result in results] == [False, False, False, True]
+    assert not any(result.terminated.any() for result in results)
+    (episode,) = results[-1].episodes
+    assert (episode.success, episode.success_at_end) == (True, False)
+    env.close()
+
+
+@pytest.mark.usefixtures("pull_cube")
 def test_evaluation_runs_on_and_tells_success_once_and_at_the_end():
     envs: list[ManiSkillEnv] = []
 

@@ -21,8 +21,9 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
 
     It speaks torch: actions, observations, rewards and ends are tensors (N, *) on `device`. What a
     policy sees, and when episodes end, is as with `ManiSkillEnv` and the wrappers around it: while
-    training, success cuts an episode as a time limit does; in evaluation nothing but the time limit
-    ends one, and each has a new scene. Episodes cannot be replayed.
+    training, success cuts an episode as a time limit does; in evaluation, and without
+    `partial_reset`, nothing but the time limit ends one; in evaluation each has a new scene.
+    Episodes cannot be replayed.
 
     Attributes:
         device: where it lies.
@@ -45,6 +46,7 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
         camera: str | None = None,
         evaluation: bool = False,
         view_size: int = 320,
+        partial_reset: bool = True,
     ) -> None:
         """Make the task.
 
@@ -62,6 +64,7 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
             camera: one of the task's sensors; None takes all.
             evaluation: follow ManiSkill's protocol for evaluation.
             view_size: height and width of what `render` returns, in pixels.
+            partial_reset: as for `ManiSkillEnv`.
 
         Raises:
             SlipstreamError: as `ManiSkillEnv`; CUDA or the simulator's library for it is missing; a
@@ -89,7 +92,8 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
             "render_fps": self.base.control_freq,
         }
         self.rendering = True
-        self._evaluation, self._blind = evaluation, blind
+        self._plays_on = evaluation or not partial_reset
+        self._blind = blind
         self._textures = sorted({*parts} - {"state"}, reverse=True)
         self._describe(name, parts, mask, privileged, camera)
 
@@ -152,7 +156,7 @@ class ManiSkillBatch(VectorEnv[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[dict[str, Any], Any, Any, Any, dict[str, Any]]:
         """Take one step everywhere; who calls resets what ended."""
         obs, reward, terminated, truncated, info = cast("Any", self._task).step(actions)
-        if self._evaluation:
+        if self._plays_on:
             terminated = terminated & False
         elif "success" in info:
             cut = terminated & info["success"]

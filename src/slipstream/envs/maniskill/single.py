@@ -25,7 +25,8 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
 
     While training, success cuts the episode: it is reported as truncated, for nothing is lost in
     it, and a policy that is paid for every step would else learn to avoid it. Failure terminates.
-    In evaluation (ManiSkill's protocol) neither ends the episode, and each has a new scene.
+    Without `partial_reset` neither ends it. In evaluation (ManiSkill's protocol) neither does, and
+    each episode has a new scene.
 
     Attributes:
         base: ManiSkill's own environment.
@@ -43,6 +44,7 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
         image_size: int = 64,
         evaluation: bool = False,
         view_size: int = 320,
+        partial_reset: bool = True,
     ) -> None:
         """Make the task.
 
@@ -53,6 +55,7 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
             image_size: height and width of the cameras' images in pixels.
             evaluation: follow ManiSkill's protocol for evaluation.
             view_size: height and width of what `render` returns, in pixels.
+            partial_reset: while training, let success and failure end an episode.
 
         Raises:
             SlipstreamError: ManiSkill, a Vulkan driver or the task's files are missing, with the
@@ -62,7 +65,9 @@ class ManiSkillEnv(gym.Env[np.ndarray, np.ndarray]):
         new_scene = evaluation or needs_new_scene(name)
         task = make_task(name, env_kwargs or {}, new_scene, image_size, view_size)
         wrappers: Any = importlib.import_module("mani_skill.utils.wrappers")
-        self._env: gym.Env[Any, Any] = wrappers.CPUGymWrapper(task, ignore_terminations=evaluation)
+        self._env: gym.Env[Any, Any] = wrappers.CPUGymWrapper(
+            task, ignore_terminations=evaluation or not partial_reset
+        )
         self.base: Any = task.unwrapped
         self.spec = task_spec(name, task)
         self.observation_space = _vector(self._env.observation_space)
