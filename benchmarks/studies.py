@@ -124,6 +124,15 @@ PROBE = Study(
 )
 """A cue to be remembered over a corridor: the best return is 1, without memory 0."""
 
+# Rewards are at most 1/200 a step: a temperature of 1 would rule them for half of the steps.
+_POPGYM_FLAGS = (
+    *("--networks.mlp.frame-stack", "8", "--networks.critic.frame-stack", "8"),
+    *("--networks.transformer.context-length", "8"),
+    *("--algorithms.sac.alpha", "0.01", "--algorithms.sac.alpha-lr", "0.003"),
+    *("--algorithms.sac.actor-lr", "0.001", "--algorithms.sac.gamma", "0.98"),
+    *("--algorithms.sac.tau", "0.01"),
+)
+
 POPGYM = Study(
     "popgym",
     {
@@ -131,7 +140,8 @@ POPGYM = Study(
             f"popgym.envs:popgym-NoisyPositionOnlyPendulum{level}-v0",
             total_steps=20_000,
             eval_every=2_000,
-            arguments=("--networks.mlp.frame-stack", "4", "--networks.critic.frame-stack", "4"),
+            arguments=_POPGYM_FLAGS,
+            episodes=20,
         )
         for level in ("Easy", "Hard")
     },
