@@ -1,6 +1,9 @@
 """What a process is set to before it trains: allocator, threads, seed, matrix products."""
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -51,6 +54,25 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, THRESHOLD_BYTES)) and bool(
         mallopt(M_TRIM_THRESHOLD, THRESHOLD_BYTES)
     )
+
+
+@contextmanager
+def spare_collector() -> Iterator[None]:
+    """Leave what exists already out of garbage collections meanwhile.
+
+    ManiSkill collects garbage whenever it builds a scene, for each episode of an evaluation: among
+    all the objects of the imported libraries that takes longer than the scene. Where the caller has
+    set objects aside before, that is left as it is.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _check_device(name: str) -> None:

@@ -13,6 +13,7 @@ from slipstream.logs.logger import RunLogger
 from slipstream.logs.progress import Progress
 from slipstream.logs.trackers import import_tracker, open_trackers
 from slipstream.training.interrupts import first_interrupt_calls
+from slipstream.training.machine import spare_collector
 from slipstream.training.state import RunState
 
 SECOND_STAGE_SEED = 250_000
@@ -58,7 +59,8 @@ class Trainer:
             return state.run_dir
         self.logger = self._open_logger()
         try:
-            with self.logger, self.progress, first_interrupt_calls(self.stop):
+            stopping = first_interrupt_calls(self.stop)
+            with self.logger, self.progress, stopping, spare_collector():
                 self._begin()
                 self._loop()
                 return self._finish()
