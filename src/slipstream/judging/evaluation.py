@@ -44,6 +44,22 @@ class Evaluation:
         """Mean return."""
         return float(np.mean(self.returns))
 
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """What each episode is judged by: success (1 or 0) where it is reported, else the return.
+
+        A return may well fall as success rises: who is quickly done has no more to earn by being
+        near, and what follows success is nothing that was learnt.
+        """
+        if self.successes is None:
+            return self.returns
+        return tuple(float(success) for success in self.successes)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Mean score, and between equals the mean return: greater is better."""
+        return float(np.mean(self.scores)), self.mean
+
     def metrics(self, actor: str) -> dict[str, Any]:
         """Names and values as they are logged."""
         values: dict[str, Any] = {

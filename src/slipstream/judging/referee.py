@@ -1,7 +1,7 @@
 """Looking at the actors from time to time: is it time to switch, to remember, to go back?"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class Verdict:
 class Referee:
     """Evaluates on the same seeds every time, keeps the history, applies switch rule and guard.
 
+    All are judged by their scores: success where the environment reports it, else the return.
+
     Args:
         config: the run's configuration.
         make_env: makes the evaluation environments, as many as it is told.
@@ -46,9 +48,10 @@ class Referee:
         self.config = config
         self.num_steps = 0
         self.history: list[Check] = []
-        self.random_returns: tuple[float, ...] = ()
-        self.online_returns: list[float] = []
-        self.best_return: float | None = None
+        self.random_scores: tuple[float, ...] = ()
+        self.online_scores: list[float] = []
+        self.best_rank: tuple[float, float] | None = None
+        self._clone_rank: tuple[float, float] | None = None
         self._make_env = make_env
         self._env: VecEnv | None = None
 
@@ -82,20 +85,21 @@ class Referee:
             burst: cloning error at the start and the end of the updates just before this look.
             cloned: whether the transformer has learnt anything yet.
         """
-        if not self.random_returns:
-            self.random_returns = self._evaluate("random", team, log).returns
+        if not self.random_scores:
+            self.random_scores = self._evaluate("random", team, log).scores
         found = {
             name: self._evaluate(name, team, log, compare=stage == "accelerate")
             for name in self.evaluated(stage, team, cloned)
         }
         product, best = found.get(team.product), False
         if product is not None:
-            best = self.best_return is None or product.mean > self.best_return
-            self.best_return = product.mean if best else self.best_return
+            best = self.best_rank is None or product.rank > self.best_rank
+            self.best_rank = product.rank if best else self.best_rank
         switch = rollback = None
         if stage == "online":
-            rollback = self._guard(found["transformer"].mean)
+            rollback = self._guard(found["transformer"])
         elif "transformer" in found and step:
+            self._clone_rank = found["transformer"].rank
             switch = self._check(step, found["accelerator"], found["transformer"], burst, log)
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
 
@@ -107,7 +111,7 @@ class Referee:
 
     def hand_over(self) -> None:
         """From now on the clone as it was handed over is the one to beat and to go back to."""
-        self.best_return = float(np.mean(self.history[-1].transformer))
+        self.best_rank = self._clone_rank
 
     def _check(
         self,
@@ -118,7 +122,7 @@ class Referee:
         log: Callable[[dict[str, Any]], None],
     ) -> str | None:
         error = 0.0 if clone.action_error is None else clone.action_error
-        check = Check(step, self.random_returns, accelerator.returns, clone.returns, error, burst)
+        check = Check(step, self.random_scores, accelerator.scores, clone.scores, error, burst)
         self.history.append(check)
         gap = imitation_gap(check)
         if gap is not None:
@@ -128,16 +132,18 @@ class Referee:
         decision = decide(self.config.switch, self.history, self.config.total_steps)
         return decision.reason if decision.switch else None
 
-    def _guard(self, mean: float) -> str | None:
-        self.online_returns.append(mean)
-        online, best = self.config.online, self.best_return
-        random = float(np.mean(self.random_returns))
-        if best is None or not must_roll_back(online, self.online_returns, best, random):
+    def _guard(self, transformer: Evaluation) -> str | None:
+        score, _ = transformer.rank
+        self.online_scores.append(score)
+        online, best = self.config.online, None if self.best_rank is None else self.best_rank[0]
+        random = float(np.mean(self.random_scores))
+        if best is None or not must_roll_back(online, self.online_scores, best, random):
             return None
-        self.online_returns.clear()
+        self.online_scores.clear()
+        what = "returns" if transformer.successes is None else "shares of success"
         return (
-            f"the last {online.guard_checks} evaluations ({mean:.1f} now) are below "
-            f"{online.guard_fraction:.0%} of the best ({best:.1f})"
+            f"the last {online.guard_checks} {what} ({score:.4g} now) are below "
+            f"{online.guard_fraction:.0%} of the best ({best:.4g})"
         )
 
     def _evaluate(
@@ -170,15 +176,21 @@ class Referee:
         return {
             "num_steps": self.num_steps,
             "history": [dataclasses.asdict(check) for check in self.history],
-            "random_returns": self.random_returns,
-            "online_returns": self.online_returns,
-            "best_return": self.best_return,
+            "random_scores": self.random_scores,
+            "online_scores": self.online_scores,
+            "best_rank": self.best_rank,
+            "clone_rank": self._clone_rank,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.num_steps = state["num_steps"]
         self.history = [Check(**check) for check in state["history"]]
-        self.random_returns = tuple(state["random_returns"])
-        self.online_returns = list(state["online_returns"])
-        self.best_return = state["best_return"]
+        self.random_scores = tuple(state["random_scores"])
+        self.online_scores = list(state["online_scores"])
+        self.best_rank = _pair(state["best_rank"])
+        self._clone_rank = _pair(state["clone_rank"])
+
+
+def _pair(rank: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if rank is None else (rank[0], rank[1])

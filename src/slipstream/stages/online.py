@@ -27,8 +27,8 @@ class OnlineConfig:
     """Of a transformer that reads images and was cloned: leave its encoder as cloning made it, and
     keep embeddings in the replay in place of images."""
     guard_fraction: float = 0.5
-    """Go back to the best snapshot when the return, above random, falls below this share of the
-    best; 0 never does."""
+    """Go back to the best snapshot when the score (success where the environment reports it, else
+    the return), above random, falls below this share of the best; 0 never does."""
     guard_checks: int = 2
     """Checks in a row below it before going back."""
 
@@ -57,13 +57,13 @@ class OnlineConfig:
 
 
 def must_roll_back(
-    config: OnlineConfig, returns: Sequence[float], best: float, random: float
+    config: OnlineConfig, scores: Sequence[float], best: float, random: float
 ) -> bool:
-    """Whether the last `guard_checks` mean returns all lie below the guarded share of the best.
+    """Whether the last `guard_checks` mean scores all lie below the guarded share of the best.
 
-    Pure function; returns, best and the random policy's return are in the env's own units.
+    Pure function; scores, best and the random policy's are in one unit, returns or success.
     """
-    if not config.guard_fraction or len(returns) < config.guard_checks or best <= random:
+    if not config.guard_fraction or len(scores) < config.guard_checks or best <= random:
         return False
     floor = random + config.guard_fraction * (best - random)
-    return all(value < floor for value in returns[-config.guard_checks :])
+    return all(value < floor for value in scores[-config.guard_checks :])

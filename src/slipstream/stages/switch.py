@@ -27,7 +27,8 @@ class SwitchConfig:
     """Share of total_steps at which the switch happens whatever the rule says (and, for
     `at_step`, the step)."""
     match_ratio: float = 0.95
-    """`matched`: least (clone - random) / (accelerator - random) of the mean returns."""
+    """`matched`: least (clone - random) / (accelerator - random) of the mean scores: success where
+    the environment reports it, else the return."""
     consecutive: int = 2
     """`matched`: checks in a row that must hold."""
     sigmas: float = 3.0
@@ -78,11 +79,13 @@ class SwitchConfig:
 class Check:
     """What one look at both actors saw; episode i of each ran on the same seed.
 
+    Scores are returns, or where the environment reports success 1 for success and 0 for none.
+
     Attributes:
         step: counted env steps.
-        random: returns of a policy that acts uniformly.
-        accelerator: returns of the accelerator.
-        transformer: returns of its clone.
+        random: scores of a policy that acts uniformly.
+        accelerator: scores of the accelerator.
+        transformer: scores of its clone.
         own_state_error: mean squared difference of their actions on the clone's own states.
         burst: cloning error at the start and at the end of the updates before this check; None
             where there were none.

@@ -1,0 +1,73 @@
+"""What the referee makes of evaluations: best, hand-over, way back."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from slipstream.config import EvalConfig, RunConfig
+from slipstream.judging.evaluation import Evaluation
+from slipstream.judging.referee import Referee
+from slipstream.stages.switch import SwitchConfig
+
+BOTH: Any = SimpleNamespace(actors={"accelerator": 1, "transformer": 2}, product="transformer")
+
+
+def evaluation(return_: float, successes: int | None = None) -> Evaluation:
+    """Four episodes of one return, so many of them with success."""
+    flags = None if successes is None else tuple(i < successes for i in range(4))
+    return Evaluation((return_,) * 4, (50,) * 4, flags, 200)
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """One look at the actors, in the order random (first look only), accelerator, transformer."""
+    queue: list[Evaluation] = []
+    monkeypatch.setattr("slipstream.judging.referee.evaluate", lambda *_: queue.pop(0))
+    env: Any = SimpleNamespace(close=lambda: None)
+    config = RunConfig(
+        "Pendulum-v1",
+        total_steps=100,
+        eval=EvalConfig(episodes=4),
+        switch=SwitchConfig(earliest=0.0, consecutive=1),
+    )
+    referee = Referee(config, lambda _: env)
+
+    def look(step: int, stage: str, *found: Evaluation) -> Any:
+        queue.extend(found)
+        verdict = referee.look(step, stage, BOTH, lambda _: None)
+        assert not queue
+        if verdict.switch is not None:
+            referee.hand_over()
+        return verdict
+
+    return look
+
+
+def test_success_counts_more_than_the_return(look):
+    start = look(0, "accelerate", evaluation(3, 0), evaluation(2, 0), evaluation(2, 0))
+    assert start.best
+    near = look(10, "accelerate", evaluation(28, 0), evaluation(31, 0))
+    assert near.best  # no success yet: the return decides
+    assert near.switch is None  # nor is there an accelerator worth cloning
+    matched = look(20, "accelerate", evaluation(12, 4), evaluation(9, 4))
+    assert matched.best
+    assert matched.switch is not None
+    for step in (30, 40, 50):  # quick success, low return
+        assert look(step, "online", evaluation(4, 4)).rollback is None
+    assert not look(60, "online", evaluation(31, 1)).best
+    rollback = look(70, "online", evaluation(31, 1)).rollback
+    assert rollback is not None
+    assert "shares of success (0.25 now)" in rollback
+    assert "the best (1)" in rollback
+
+
+def test_where_no_success_is_reported_the_return_counts(look):
+    look(0, "accelerate", evaluation(0), evaluation(1), evaluation(0))
+    assert look(10, "accelerate", evaluation(100), evaluation(50)).switch is None
+    assert look(20, "accelerate", evaluation(100), evaluation(99)).switch is not None
+    assert look(30, "online", evaluation(100)).best
+    assert look(40, "online", evaluation(49)).rollback is None
+    rollback = look(50, "online", evaluation(40)).rollback
+    assert rollback is not None
+    assert "returns (40 now)" in rollback
