@@ -126,7 +126,8 @@ def main(name: Annotated[str, tyro.conf.Positional]) -> None:
     for row, (task, curves) in zip(axes, tasks.items(), strict=True):
         draw(list(row), task, study, curves)
         row[0].legend(frameon=False, fontsize=8, loc="upper left")
-        digits = 0 if study.tasks[task].measure == "return" else 2
+        largest = max(abs(run.values).max() for runs in curves.values() for run in runs)
+        digits = 0 if largest >= 10 else 2
         for variant, runs in curves.items():
             last = np.array([run.values[-1] for run in runs])
             low, high = interval(last)
