@@ -1,6 +1,5 @@
 """What tests of several folders share."""
 
-import gc
 import importlib.util
 import os
 import shutil
@@ -37,7 +36,8 @@ def pull_cube() -> Iterator[ManiSkillEnv]:
         task = ManiSkillEnv("PullCube-v1")
     except SlipstreamError as error:  # no Vulkan device
         pytest.skip(str(error))
-    gc.collect()
-    gc.freeze()  # ManiSkill collects garbage with every scene, among all objects of all tests
-    yield task
+    from slipstream.training.machine import spare_collector
+
+    with spare_collector():  # among all objects of all tests
+        yield task
     task.close()

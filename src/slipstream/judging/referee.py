@@ -1,7 +1,7 @@
 """Looking at the actors from time to time: is it time to switch, to remember, to go back?"""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,6 @@ class Referee:
         self.random_scores: tuple[float, ...] = ()
         self.online_scores: list[float] = []
         self.best_rank: tuple[float, float] | None = None
-        self._clone_rank: tuple[float, float] | None = None
         self._make_env = make_env
         self._env: VecEnv | None = None
 
@@ -99,8 +98,10 @@ class Referee:
         if stage == "online":
             rollback = self._guard(found["transformer"])
         elif "transformer" in found and step:
-            self._clone_rank = found["transformer"].rank
-            switch = self._check(step, found["accelerator"], found["transformer"], burst, log)
+            clone = found["transformer"]
+            switch = self._check(step, found["accelerator"], clone, burst, log)
+            if switch is not None:  # from now on the clone as it is handed over is the one to beat
+                self.best_rank = clone.rank
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
 
     @staticmethod
@@ -108,10 +109,6 @@ class Referee:
         """The actors that matter in a stage; the clone only once it has learnt anything."""
         names = [name for name in team.actors if stage == "accelerate" or name == "transformer"]
         return names if cloned else [name for name in names if name != "transformer"]
-
-    def hand_over(self) -> None:
-        """From now on the clone as it was handed over is the one to beat and to go back to."""
-        self.best_rank = self._clone_rank
 
     def _check(
         self,
@@ -179,7 +176,6 @@ class Referee:
             "random_scores": self.random_scores,
             "online_scores": self.online_scores,
             "best_rank": self.best_rank,
-            "clone_rank": self._clone_rank,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -188,9 +184,5 @@ class Referee:
         self.history = [Check(**check) for check in state["history"]]
         self.random_scores = tuple(state["random_scores"])
         self.online_scores = list(state["online_scores"])
-        self.best_rank = _pair(state["best_rank"])
-        self._clone_rank = _pair(state["clone_rank"])
-
-
-def _pair(rank: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if rank is None else (rank[0], rank[1])
+        best = state["best_rank"]
+        self.best_rank = None if best is None else (best[0], best[1])

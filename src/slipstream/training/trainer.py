@@ -208,7 +208,6 @@ class Trainer:
         with state.clock.timed("switch"):
             state.enter_online()
         state.interaction.begin(state.stage.collector, state.config.seed + SECOND_STAGE_SEED)
-        state.referee.hand_over()
         state.remember_best()
         state.save(self.logger.position)
 
