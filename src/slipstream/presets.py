@@ -55,7 +55,9 @@ def scratch(env_id: str) -> RunConfig:
         preset="scratch",
         stages=("online",),
         cloning=CloningConfig(enabled=False),
-        online=OnlineConfig(replay_capacity=100_000),
+        # No guard: it protects what was handed over. A beginner's returns fall without harm, and to
+        # be put back then costs what was learnt since.
+        online=OnlineConfig(replay_capacity=100_000, guard_fraction=0.0),
     )
 
 
