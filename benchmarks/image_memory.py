@@ -38,7 +38,7 @@ def holdings(task: str) -> dict[str, EnvSpec]:
         "simulator states (stage 1 of `quick`)": spec(
             **{PRIVILEGED: whole, SIM_STATE: ArraySpec((sim_state,), "float64")}
         ),
-        "embeddings (stage 2 of `quick`)": embedded(frames, CNNConfig().embed_size),
+        "embeddings (stage 2 of `quick`)": embedded(frames, CNNConfig().embed_size, beside=False),
     }
 
 

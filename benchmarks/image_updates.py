@@ -4,11 +4,16 @@
 
 An MLP accelerator behind the default encoder and its critics, both with three frames of 64 x 64
 pixels, batch 128 (16 windows of 8 steps), out of a replay of noise; shifts of up to 4 pixels.
-Contenders: an encoder each and one for both, with and without random shifts.
+Contenders: an encoder each and one for both, with and without random shifts. Then the transformer,
+with shifts: being cloned, and in stage 2, with an encoder of its own, with the critics', and with
+all encoders frozen.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
 
 import torch
 import tyro
@@ -27,6 +32,9 @@ from slipstream.envs.setup import EnvConfig
 from slipstream.networks.linear import set_matmul_backend
 from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig
+from slipstream.stages.imitation import Imitation
+from slipstream.stages.learners import ALGORITHMS
+from slipstream.stages.online import OnlineConfig
 from slipstream.stages.stage import Stage
 from slipstream.stages.team import Team
 from slipstream.training.machine import keep_freed_memory
@@ -40,7 +48,18 @@ WAYS = {
     "one encoder, shifts": (True, SHIFT),
 }
 """Name -> whether the encoder is shared, and the shift in pixels."""
-CONTENDERS = [f"{algorithm}, {way}" for algorithm in ("sac", "td3") for way in WAYS]
+CLONES = {
+    "an encoder each": (False, False),
+    "one encoder": (True, None),
+    "one encoder, frozen": (True, True),
+}
+"""Name -> whether the encoder is shared, and `online.freeze_encoder`."""
+GROUPS = {
+    **{algorithm: [f"{algorithm}, {way}" for way in WAYS] for algorithm in ("sac", "td3")},
+    "cloning": [f"cloning, {way}" for way in list(CLONES)[:2]],
+    "stage 2": [f"stage 2, {way}" for way in CLONES],
+}
+"""What is compared with each other, the first of each with the rest."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +74,20 @@ class Options:
     """Measure this one alone and print JSON."""
 
 
-def make_stage(name: str) -> Stage:
-    """A stage with a replay of noise."""
-    algorithm, _, way = name.partition(", ")
-    share, shift = WAYS[way]
+def make_stage(name: str) -> tuple[Team, Stage]:
+    """A team and its first stage, with a replay of noise."""
+    group, _, way = name.partition(", ")
+    algorithm = group if group in ALGORITHMS else "sac"
+    if group in ALGORITHMS:
+        (share, shift), freeze = WAYS[way], None
+    else:
+        (share, freeze), shift = CLONES[way], SHIFT
     start = RunConfig(
         "noise",
         algorithm=algorithm,
         env=EnvConfig(obs="rgb"),
         accelerate=AccelerateConfig(replay_capacity=NUM_ROWS),
+        online=OnlineConfig(replay_capacity=NUM_ROWS, freeze_encoder=freeze),
     )
     cnn = replace(start.networks.cnn, shift=shift)
     config = replace(start, networks=replace(start.networks, cnn=cnn, share_encoder=share))
@@ -72,13 +96,14 @@ def make_stage(name: str) -> Stage:
     def no_env() -> None:
         raise NotImplementedError
 
-    stage = Team(team_config(config), SPEC, no_env).enter("accelerate")  # pyright: ignore
+    team = Team(team_config(config), SPEC, no_env)  # pyright: ignore
+    stage = team.enter("accelerate")
     frames = torch.randint(0, 256, (NUM_ROWS, 64, 64, 3), dtype=torch.uint8)
     stage.replay.begin({"rgb": frames[:1]})
     for row in frames[1:]:
         flag = torch.zeros(1, dtype=torch.bool)
         stage.replay.add(torch.rand(1, 6) * 2 - 1, torch.randn(1), flag, flag, {"rgb": row[None]})
-    return stage
+    return team, stage
 
 
 def measure(name: str, seconds: float) -> Measurement:
@@ -87,13 +112,23 @@ def measure(name: str, seconds: float) -> Measurement:
     keep_freed_memory()
     torch.set_num_threads(1)
     set_matmul_backend("default")
-    stage = make_stage(name)
-    stage.learn(4)
+    team, stage = make_stage(name)
+    learn: Callable[[int], object] = stage.learn
+    if name.startswith("cloning"):
+        learn = partial(_clone, stage)
+    elif name.startswith("stage 2"):
+        learn = team.enter("online", stage).learn
+    learn(4)
     clock, count = Clock.now(), 0
     while Clock.now().cpu - clock.cpu < seconds:
-        stage.learn(2)  # of TD3's, every second one moves the policy
+        learn(2)  # of TD3's, every second one moves the policy
         count += 2
     return clock.rates(count)
+
+
+def _clone(stage: Stage, num_updates: int) -> None:
+    for _ in range(num_updates):
+        cast("Imitation", stage.imitation).update()
 
 
 def main(options: Options) -> None:
@@ -102,15 +137,16 @@ def main(options: Options) -> None:
         print(json.dumps(measure(options.contender, options.seconds)))
         return
     arguments = ["--seconds", str(options.seconds)]
-    turns = take_turns("benchmarks.image_updates", CONTENDERS, options.repeats, arguments)
+    contenders = [name for names in GROUPS.values() for name in names]
+    turns = take_turns("benchmarks.image_updates", contenders, options.repeats, arguments)
     summary = medians(turns)
     text = "\n\n".join(
         table(
-            {name: row for name, row in summary.items() if name.startswith(algorithm)},
-            f"{algorithm}, an encoder each",
+            {name: row for name, row in summary.items() if name in names},
+            names[0],
             "updates",
         )
-        for algorithm in ("sac", "td3")
+        for names in GROUPS.values()
     )
     print(text)
     seconds = f"{options.seconds:g}"

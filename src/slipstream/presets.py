@@ -138,7 +138,7 @@ def cnn(env_id: str) -> RunConfig:
         preset="cnn",
         utd_ratio=0.5,
         env=EnvConfig(obs="rgb"),
-        cloning=CloningConfig(every=0, burst=1_000, copy_encoder=True),
+        cloning=CloningConfig(every=0, burst=1_000),
         # A frame is 12 KiB: 50,000 of them are 615 MB.
         accelerate=AccelerateConfig(replay_capacity=50_000),
         eval=EvalConfig(every=10_000, episodes=5),

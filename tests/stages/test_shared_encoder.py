@@ -183,14 +183,13 @@ def test_the_accelerator_stays_as_it_was_when_the_critics_go_on_without_it():
     accelerator = team.actors["accelerator"]
     before = weights(accelerator)
     online = team.enter("online", stage)
-    assert team.embedder is None and online.shared_encoder is None  # the clone has its own encoder
     online.learn(3)
     assert not equal(encoder_of(team.critic), encoder_of(accelerator))
     assert equal(before, weights(accelerator))
     assert accelerator.own_parameters() == list(accelerator.parameters())
 
 
-def test_a_transformer_from_scratch_borrows_and_one_that_is_cloned_does_not():
+def test_a_transformer_from_scratch_borrows():
     team, _, stage, _ = make_team((), kinds={"transformer": "transformer"})
     assert team.actors["transformer"].inputs.borrowed and stage.shared_encoder is not None
     snapshot = team.snapshot()
@@ -204,14 +203,68 @@ def test_a_transformer_from_scratch_borrows_and_one_that_is_cloned_does_not():
     again.learn(2)
     assert team.actors["transformer"].inputs.encoders is team.critic.inputs.encoders
 
-    team, _, _, _ = make_team(())
-    assert not team.actors["transformer"].inputs.borrowed
+
+def count_frames(**networks) -> dict[str, int]:
+    """How many images each network encodes from now on."""
+    counts = dict.fromkeys(networks, 0)
+    for name, network in networks.items():
+
+        def hook(_module, args, _output, name=name):
+            counts[name] += args[0].shape[:-3].numel()
+
+        network.inputs.encoders["rgb"].register_forward_hook(hook)
+    return counts
+
+
+@pytest.mark.parametrize("carry_critic", [True, False])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_clone_reads_by_the_critics_encoder_in_both_stages(algorithm, carry_critic):
+    online = replace(CONFIG.online, carry_critic=carry_critic)
+    team, _, stage, _ = make_team((), algorithm=algorithm, online=online)
+    transformer = team.actors["transformer"]
+    assert transformer.inputs.encoders is team.critic.inputs.encoders
+    assert stage.imitation is not None
+    stage.learn(2)
+
+    # Cloning moves what is the clone's own, and encodes each frame once for teacher and clone.
+    before, own = encoder_of(team.critic), weights(transformer.backbone)
+    counts = count_frames(critic=team.critic)
+    stage.imitation.update()
+    assert equal(before, encoder_of(team.critic)) and not equal(own, weights(transformer.backbone))
+    windows = -(-16 // stage.imitation.loss_steps)
+    assert counts == {"critic": windows * stage.imitation.context_length}
+
+    # At the switch it acts as before, whatever becomes of the critics.
+    images = torch.randint(0, 256, (2, 1, 12, 12, 3), dtype=torch.uint8)
+    seen = ({"rgb": images}, torch.ones(2, 1, dtype=torch.bool))
+    acted = transformer(*seen).mode
+    second = team.enter("online", stage)
+    assert torch.equal(transformer(*seen).mode, acted)
+    assert transformer.inputs.encoders is team.critic.inputs.encoders
+    assert second.shared_encoder is not None and team.embedder is None
+
+    # From then on as with the accelerator: each frame once, moved by the critics alone.
+    counts = count_frames(critic=team.critic, target=team.critic_target)
+    batch = batch_of(second)
+    assert "rgb" not in batch.window
+    num_windows, length = batch.action.shape[:2]
+    assert counts == {"critic": num_windows * (length + 1), "target": num_windows * length}
+    shared = {id(parameter) for parameter in team.critic.inputs.encoders.parameters()}
+    assert not shared & {id(p) for p in second.learner.actor_optimizer.parameters}  # pyright: ignore
+    snapshot = copy.deepcopy(team.snapshot())
+    second.learn(3)
+    assert not equal(snapshot["transformer"], weights(transformer))
+    team.restore(snapshot)
+    assert equal(snapshot["transformer"], weights(transformer))
+    assert equal(snapshot["critic"], weights(team.critic))
 
 
 @pytest.mark.parametrize("privileged", [("critic",), ("accelerator",)])
 def test_nothing_is_shared_where_one_of_them_sees_no_image(privileged):
     team, _, stage, _ = make_team(privileged)
-    assert not team.actors["accelerator"].inputs.borrowed and stage.shared_encoder is None
+    assert not any(actor.inputs.borrowed for actor in team.actors.values())
+    # The critics' frames are encoded once for all that they are needed for, none for others.
+    assert (stage.shared_encoder is not None) == (privileged == ("accelerator",))
     stage.learn(2)
 
 

@@ -76,7 +76,7 @@ def test_one_that_is_brought_along_goes_on_sharing(alone):
 @pytest.mark.parametrize("first_burst", [True, False])
 def test_the_clone_can_start_from_the_accelerators_encoder(first_burst):
     cloning = replace(CONFIG.cloning, copy_encoder=True, burst=0)
-    team, _, stage, _ = make_team((), cloning=cloning)
+    team, _, stage, _ = make_team(("critic",), cloning=cloning)
     assert stage.imitation is not None
     stage.learn(2)
     encoders = {name: team.actors[name].inputs.encoders for name in team.actors}
@@ -99,7 +99,8 @@ def test_an_encoder_that_is_not_there_cannot_be_copied():
 
 @pytest.mark.parametrize("shift", [0, 2])
 def test_cloning_shifts_images_for_the_student_alone(shift):
-    team, _, stage, _ = make_team((), cloning=replace(CONFIG.cloning, shift=shift))
+    cloning = replace(CONFIG.cloning, shift=shift)
+    team, _, stage, _ = make_team(("critic",), cloning=cloning)
     assert stage.imitation is not None
     seen = {"transformer": [], "accelerator": []}
     for name, images in seen.items():

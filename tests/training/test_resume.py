@@ -61,7 +61,7 @@ CONFIGS = {
     "images": tiny(
         env_id="tests.stages.pictures:picture",
         env=EnvConfig(num_envs=2),
-        networks=replace(tiny().networks, cnn=CNN),
+        networks=replace(tiny().networks, cnn=CNN, share_encoder=False),
         cloning=replace(tiny().cloning, copy_encoder=True, shift=2),
     ),
     "images, td3": tiny(
@@ -69,6 +69,11 @@ CONFIGS = {
         env_id="tests.stages.pictures:picture",
         networks=replace(tiny().networks, cnn=CNN),
         cloning=replace(tiny().cloning, every=0),
+    ),
+    "images, frozen": tiny(
+        env_id="tests.stages.pictures:picture",
+        networks=replace(tiny().networks, cnn=CNN),
+        online=replace(tiny().online, freeze_encoder=True),
     ),
     # Simulator states in a file, images of the newest, embeddings of them in stage 2.
     "images on demand": tiny(

@@ -142,7 +142,7 @@ def _clip(env: EnvConfig) -> float | None:
 
 
 def _same_encoders(actor: Mapping[str, Tensor], critic: Mapping[str, Tensor]) -> bool:
-    """Whether policy and critics saw images through one encoder (a clone has its own)."""
+    """Whether policy and critics saw images through one encoder (a clone may have its own)."""
     names = [name for name in actor if name.startswith("inputs.encoders.")]
     return all(name in critic and torch.equal(actor[name], critic[name]) for name in names)
 

@@ -116,7 +116,7 @@ def assemble(
         ).to(device)
         critic_target = frozen_copy(critic)
         if recipe.learns and recipe.networks.share_encoder:
-            share_encoder(actor, critic, critic_target)
+            share_encoder(actor, critic)
     if weights is not None:
         actor.load_state_dict(weights.actor)
         if critic is not None and critic_target is not None:

@@ -79,8 +79,9 @@ class SAC:
         self.actor, self.critic, self.critic_target = actor, critic, critic_target
         self.log_alpha = log_alpha
         self.actor_parameters = movable(actor.own_parameters())
-        self.critic_parameters = list(critic.parameters())
-        self.critic_target_parameters = list(critic_target.parameters())
+        self.critic_parameters = movable(critic.parameters())
+        pairs = zip(critic_target.parameters(), critic.parameters(), strict=True)
+        self.critic_target_parameters = [target for target, own in pairs if own.requires_grad]
         self.actor_optimizer = FusedAdam(
             self.actor_parameters, config.actor_lr, actor.memory_parameters(), config.memory_lr
         )

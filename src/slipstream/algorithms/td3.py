@@ -83,7 +83,7 @@ class TD3:
         self.actor, self.actor_target = actor, actor_target
         self.critic, self.critic_target = critic, critic_target
         self.actor_parameters = movable(actor.own_parameters())
-        self.critic_parameters = list(critic.parameters())
+        self.critic_parameters = movable(critic.parameters())
         self.actor_optimizer = FusedAdam(
             self.actor_parameters, config.actor_lr, actor.memory_parameters(), config.memory_lr
         )
@@ -92,7 +92,8 @@ class TD3:
         )
         pairs = zip(actor_target.own_parameters(), actor.own_parameters(), strict=True)
         self.actor_target_parameters = [target for target, own in pairs if own.requires_grad]
-        self.critic_target_parameters = list(critic_target.parameters())
+        pairs = zip(critic_target.parameters(), critic.parameters(), strict=True)
+        self.critic_target_parameters = [target for target, own in pairs if own.requires_grad]
         self.num_updates = 0
 
     def update(self, batch: Batch) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ class NetworksConfig:
     """The twin critics."""
     share_encoder: bool = True
     """Where the first policy of a run and its critics read the same images: one encoder for both,
-    moved by the critics' loss alone. A transformer that is cloned always has its own."""
+    and for a transformer that is cloned from it, moved by the critics' loss alone."""
     share_memory: bool = False
     """One memory for the first policy of a run and its critics (critic.memory of the policy's
     kind), moved by the critics' loss alone: cheaper. By default each has its own."""

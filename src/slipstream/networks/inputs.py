@@ -11,8 +11,9 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks.cnn import CNN, CNNConfig
 from slipstream.spec import ArraySpec
 
-OWN, TARGET = "embedding", "target_embedding"
-"""Whose embedding of an image: the networks' that learn, or their targets'."""
+OWN, TARGET, FROZEN = "embedding", "target_embedding", "frozen_embedding"
+"""Whose embedding of an image: the networks' that learn, their targets', or that of a policy whose
+encoder is frozen beside critics whose own learns on."""
 
 
 class Normalizer(nn.Module):
@@ -59,7 +60,7 @@ class Inputs(nn.Module):
 
     Attributes:
         borrowed: whether the encoders belong to another network, which alone moves them.
-        embedded_as: which of an image's embeddings it takes, its own or that of target networks.
+        embedded_as: which of an image's embeddings it takes (OWN, TARGET or FROZEN).
     """
 
     def __init__(
@@ -91,16 +92,24 @@ class Inputs(nn.Module):
         self.borrowed = False
         self.embedded_as = OWN
 
+    def encodes_like(self, other: "Inputs") -> bool:
+        """Whether the other encodes the same images, by encoders of the same shape."""
+
+        def shapes(inputs: Inputs) -> dict[str, torch.Size]:
+            return {name: value.shape for name, value in inputs.encoders.state_dict().items()}
+
+        return shapes(self) == shapes(other)
+
     def borrow(self, lender: "Inputs") -> None:
         """Read images through the encoders of another network from now on.
 
         They come out of them detached: what learns here moves them no more.
 
         Raises:
-            ValueError: the other network reads other images.
+            ValueError: the other network reads other images, or by encoders of another shape.
         """
-        if set(self.encoders) != set(lender.encoders):
-            raise ValueError(f"{set(lender.encoders)} cannot stand for {set(self.encoders)}")
+        if not self.encodes_like(lender):
+            raise ValueError(f"{lender.encoders} cannot stand for {self.encoders}")
         self.encoders = lender.encoders
         self.embedded_as = lender.embedded_as
         self.borrowed = True

@@ -14,6 +14,7 @@ from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
 from slipstream.stages.frames import Frames, SingleEnv
 from slipstream.stages.interact import rollout
+from slipstream.stages.shared_encoder import encoded
 from slipstream.stages.shift import shifted
 
 
@@ -52,8 +53,8 @@ class CloningConfig:
     """Pixels by which the images that the transformer is cloned on are shifted at random, each way
     (the accelerator labels them as they were)."""
     copy_encoder: bool = False
-    """Before the first burst, start the transformer's image encoder as a copy of the accelerator's;
-    both must read the same images."""
+    """Before the first burst, start the transformer's image encoder, if it has one of its own, as a
+    copy of the accelerator's; both must read the same images."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for negative sizes."""
@@ -117,6 +118,9 @@ class Imitation:
             teacher.context_length + self.loss_steps - 1,
         )
         self.extra, self.extra_env, self.frames = extra, extra_env, frames
+        # Nobody moves an encoder here that both borrow, so both read the same embeddings.
+        together = student.inputs.borrowed and student.inputs.encoders is teacher.inputs.encoders
+        self._encoders = student.inputs.encoders if together and not config.shift else None
         self.keys = {*student.inputs.keys, *teacher.inputs.keys}
         if config.ascent:
             self.keys |= {*critic.inputs.keys}
@@ -124,7 +128,8 @@ class Imitation:
         self._seed = seed
         self._num_collections = 0
         self._must_copy = config.copy_encoder
-        if config.copy_encoder and not _alike(student, teacher):
+        alike = student.inputs.encodes_like(teacher.inputs)
+        if config.copy_encoder and not (student.inputs.encoders and alike):
             raise SlipstreamError(
                 f"cloning.copy_encoder is on, but the accelerator has no encoder like the "
                 f"transformer's (it reads {', '.join(teacher.inputs.keys)}, the transformer "
@@ -197,6 +202,8 @@ class Imitation:
             return {}
         windows = num_windows(self.config.batch_size, self.loss_steps)
         batch = replay.sample(windows, self.context_length, self.loss_steps, keys=self.keys)
+        if self._encoders is not None:
+            batch = encoded(batch, self._encoders)
         label = self._label(batch)
         return self.cloning.update(shifted(batch, self.config.shift), label)
 
@@ -235,12 +242,3 @@ class Imitation:
             self.frames.load_state_dict(state["frames"])
         self._num_collections = state["num_collections"]
         self._must_copy = state["must_copy"]
-
-
-def _alike(one: Actor, other: Actor) -> bool:
-    """Whether two policies encode the same images by networks of the same shape."""
-
-    def shapes(actor: Actor) -> dict[str, torch.Size]:
-        return {name: value.shape for name, value in actor.inputs.encoders.state_dict().items()}
-
-    return bool(shapes(one)) and shapes(one) == shapes(other)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from slipstream.errors import SlipstreamError
-from slipstream.networks.inputs import embedding_key
+from slipstream.networks.inputs import FROZEN, OWN, embedding_key
 from slipstream.replay import Placement, ReplayBuffer
 from slipstream.replay.placement import Where, describe
 from slipstream.spec import ArraySpec, EnvSpec
@@ -45,15 +45,15 @@ def images_of(spec: EnvSpec) -> frozenset[str]:
     return frozenset(key for key, value in spec.obs.items() if len(value.shape) == 3)
 
 
-def embedded(spec: EnvSpec, embed_size: int) -> EnvSpec:
-    """The observations with embeddings in place of images."""
+def embedded(spec: EnvSpec, embed_size: int, beside: bool) -> EnvSpec:
+    """The observations with embeddings in place of images, or `beside` them."""
     images = images_of(spec)
-    obs = {
-        embedding_key(key) if key in images else key: ArraySpec((embed_size,))
-        if key in images
-        else value
-        for key, value in spec.obs.items()
-    }
+    obs: dict[str, ArraySpec] = {}
+    for key, value in spec.obs.items():
+        if key not in images or beside:
+            obs[key] = value
+        if key in images:
+            obs[embedding_key(key, FROZEN if beside else OWN)] = ArraySpec((embed_size,))
     return replace(spec, obs=obs)
 
 

@@ -23,9 +23,11 @@ class OnlineConfig:
     thousand steps."""
     carry_alpha: bool = True
     """Take SAC's temperature along."""
-    freeze_encoder: bool = True
-    """Of a transformer that reads images and was cloned: leave its encoder as cloning made it, and
-    keep embeddings in the replay in place of images."""
+    freeze_encoder: bool | None = None
+    """Leave the encoder of a cloned transformer that reads images as it is, and keep its embeddings
+    in the replay. None does so with an encoder of its own, and lets one that it shares with the
+    critics learn on by their loss; True freezes that one too, for all who read by it, and no image
+    is kept: cheaper. False freezes none."""
     guard_fraction: float = 0.5
     """Go back to the best snapshot when the score (success where the environment reports it, else
     the return), above random, falls below this share of the best; 0 never does."""

@@ -18,13 +18,12 @@ from slipstream.networks import (
     common_context,
     common_loss_steps,
 )
-from slipstream.networks.inputs import embedding_key
 from slipstream.replay import Placement, ReplayBuffer
 from slipstream.replay.episodes import Episodes, fill
 from slipstream.replay.placement import describe
 from slipstream.spec import PRIVILEGED, SIM_STATE, EnvSpec
 from slipstream.stages.accelerate import AccelerateConfig, Brought
-from slipstream.stages.embedding import Embedder
+from slipstream.stages.embedding import Embedder, kept, keys_read
 from slipstream.stages.frames import Frames, SingleEnv
 from slipstream.stages.imitation import CloningConfig, Imitation
 from slipstream.stages.learners import (
@@ -33,10 +32,15 @@ from slipstream.stages.learners import (
     build_learner,
     frozen_copy,
 )
-from slipstream.stages.memory import Holding, Name, embedded, images_of, place, say
+from slipstream.stages.memory import Holding, Name, embedded, place, say
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.rehearsal import DataConfig, Rehearsal
-from slipstream.stages.shared_encoder import SharedEncoder, share_encoder
+from slipstream.stages.shared_encoder import (
+    SharedEncoder,
+    freeze_target,
+    keep_encoder,
+    share_encoder,
+)
 from slipstream.stages.stage import Stage
 
 
@@ -79,7 +83,7 @@ class Team:
         normalizers: one for each observation key, shared by every network that reads it.
         replay: rows of the present stage.
         brought: the accelerator, if it existed before the run.
-        embedder: replaces images by embeddings in the replay of stage 2, or None.
+        embedder: makes the embeddings that the replay of stage 2 holds, or None.
     """
 
     def __init__(
@@ -95,8 +99,6 @@ class Team:
         self.stored = stored or spec
         self._extra_env = SingleEnv(make_env)
         self.brought = brought
-        self.holdings = self._plan()
-        self.places = place(self.holdings, config.placement, torch.device(config.device))
         self.normalizers: dict[str, Normalizer] = {}
         if config.normalize_obs:
             self.normalizers = {
@@ -114,8 +116,12 @@ class Team:
         if brought is not None and brought.critic is not None and brought.critic_target is not None:
             self.critic, self.critic_target = brought.critic, brought.critic_target
         first = self.actors.get("accelerator") or self.actors["transformer"]
-        if config.networks.share_encoder and brought is None:
-            share_encoder(first, self.critic, self.critic_target)
+        if config.networks.share_encoder:
+            if brought is None:
+                share_encoder(first, self.critic)
+            if first.inputs.borrowed:
+                # What its teacher does follows from these embeddings, so a clone can do it by them.
+                share_encoder(self.actors.get("transformer", first), self.critic)
         if config.networks.share_memory:
             if first.inputs.encoders and not first.inputs.borrowed:
                 raise SlipstreamError(
@@ -123,6 +129,9 @@ class Team:
                     "memory would read another encoder's embeddings; leave share_encoder on"
                 )
             first.borrow_memory(self.critic.memory)
+        self._kept = kept(config.online.freeze_encoder, self.actors, self.critic)
+        self.holdings = self._plan()
+        self.places = place(self.holdings, config.placement, torch.device(config.device))
         self.embedder: Embedder | None = None
         self.replay: ReplayBuffer
 
@@ -166,17 +175,17 @@ class Team:
 
     def _stage(self, name: str, collector: Actor, alpha: float | None) -> Stage:
         config = self.config
+        learned = (collector, self.critic)
+        seen, valued = (keys_read(each, self.embedder) for each in learned)
+        # It decides whose embeddings the targets read, so it goes before the learner's own targets.
+        shared_encoder = SharedEncoder.of(collector, seen, self.critic, self.critic_target)
         learner = build_learner(
             config.algorithm, config.algorithms, collector, self.critic, self.critic_target, alpha
         )
         imitation = None
         if name == "accelerate" and "transformer" in self.actors:
             imitation = self._imitation(collector)
-        learned = (collector, self.critic)
         loss_steps = max(common_loss_steps(each, config.networks.cnn.segment) for each in learned)
-        keys = {key for each in learned for key in each.inputs.keys}
-        if self.embedder is not None:
-            keys = {embedding_key(key) if key in self.embedder.keys else key for key in keys}
         stage = Stage(
             name,
             collector,
@@ -185,15 +194,13 @@ class Team:
             config.batch_size,
             common_context(learned, loss_steps),
             loss_steps,
-            keys,
+            seen | valued,
             imitation,
             random_share=0.0
             if name == "online" or self.brought is None
             else config.accelerate.random_share,
             shift=config.networks.cnn.shift,
-            shared_encoder=SharedEncoder(self.critic, self.critic_target)
-            if collector.inputs.borrowed
-            else None,
+            shared_encoder=shared_encoder,
         )
         if name == "accelerate" and self.brought is not None and self.brought.data_rows:
             stage.rehearsal = Rehearsal(
@@ -234,21 +241,24 @@ class Team:
 
     def reenter(self, stage: Stage) -> Stage:
         """The same stage with fresh optimizers, and targets equal to the present policy."""
-        alpha = _alpha(stage)
-        return self._stage(stage.name, stage.collector, alpha)
+        return self._stage(stage.name, stage.collector, _alpha(stage))
 
     def _take_over(self, before: Stage) -> float | None:
         """Carry over what the configuration says; returns the temperature to go on with."""
         online = self.config.online
         self.actors["accelerator"].part()  # it must not change with the critics from now on
+        transformer = self.actors["transformer"]
         if not online.carry_critic:
             self._new_critic()
-        transformer = self.actors["transformer"]
+            if transformer.inputs.borrowed:
+                keep_encoder(transformer, self.critic, self.critic_target)
         frames = None if before.imitation is None else before.imitation.frames
         derive = None if frames is None else frames.render
-        if self._keeps_embeddings:
-            self.embedder = Embedder(transformer, frames)
+        if self._kept != "images":
+            self.embedder = Embedder(transformer, frames, beside=self._kept == "both")
             derive = self.embedder.derive
+            if transformer.inputs.borrowed:
+                freeze_target(self.critic, self.critic_target)
         old = self.replay
         self.replay = self._new_replay("online")
         newest = self.replay.newest_that_fit(old, online.carry_rows)
@@ -257,15 +267,6 @@ class Team:
         else:
             frames.hand_over(old, self.replay, newest, derive)
         return _alpha(before) if online.carry_alpha else None
-
-    @property
-    def _keeps_embeddings(self) -> bool:
-        """Whether stage 2's replay holds what a frozen encoder makes of images."""
-        if not {"accelerator", "transformer"} <= self.config.kinds.keys():
-            return False
-        images = images_of(self.spec)
-        read_by_critic = images & set(self._keys("critic"))
-        return self.config.online.freeze_encoder and bool(images) and not read_by_critic
 
     def _plan(self) -> dict[Name, Holding]:
         """Every replay of the run."""
@@ -283,8 +284,8 @@ class Team:
                     holdings["extra"] = Holding(self.spec, capacity)
         if config.has_online:
             spec = self.spec
-            if self._keeps_embeddings:
-                spec = embedded(spec, config.networks.cnn.embed_size)
+            if self._kept != "images":
+                spec = embedded(spec, config.networks.cnn.embed_size, self._kept == "both")
             capacity = config.online.replay_capacity
             holdings["online"] = Holding(spec, capacity, config.num_envs)
         return holdings
