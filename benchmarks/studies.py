@@ -124,15 +124,6 @@ PROBE = Study(
 )
 """A cue to be remembered over a corridor: the best return is 1, without memory 0."""
 
-# Rewards are at most 1/200 a step: a temperature of 1 would rule them for half of the steps.
-_POPGYM_FLAGS = (
-    *("--networks.mlp.frame-stack", "8", "--networks.critic.frame-stack", "8"),
-    *("--networks.transformer.context-length", "8"),
-    *("--algorithms.sac.alpha", "0.01", "--algorithms.sac.alpha-lr", "0.003"),
-    *("--algorithms.sac.actor-lr", "0.001", "--algorithms.sac.gamma", "0.98"),
-    *("--algorithms.sac.tau", "0.01"),
-)
-
 POPGYM = Study(
     "popgym",
     {
@@ -140,27 +131,26 @@ POPGYM = Study(
             f"popgym.envs:popgym-NoisyPositionOnlyPendulum{level}-v0",
             total_steps=20_000,
             eval_every=2_000,
-            arguments=_POPGYM_FLAGS,
+            arguments=("--preset", "popgym"),
             episodes=20,
         )
         for level in ("Easy", "Hard")
     },
     {
         "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
-        "scratch": Variant("Transformer from scratch", "#D55E00", SCRATCH),
-        "stacked": Variant("Stacked MLP alone", "#009E73", ACCELERATOR),
-        "lstm": Variant("LSTM alone", "#CC79A7", (*ACCELERATOR, "--accelerator", "lstm")),
+        "scratch": Variant(
+            "Transformer from scratch",
+            "#D55E00",
+            (
+                *("--stages", "online", "--cloning.no-enabled"),
+                *("--online.replay-capacity", "100000", "--online.guard-fraction", "0"),
+            ),
+        ),
+        "stacked": Variant("Stacked MLP alone", "#009E73", ALONE),
+        "lstm": Variant("LSTM alone", "#CC79A7", (*ALONE, "--accelerator", "lstm")),
     },
 )
 """POPGym (Morad et al. 2023, arXiv 2303.01859): angles with noise, no velocities."""
-
-# What the preset `quick` sets for ManiSkill, for all who are compared with it.
-_MANIPULATION = (
-    *("--env.normalize-obs", "--utd-ratio", "0.25"),
-    *("--env.kwargs", "control_mode", "pd_ee_delta_pos"),
-    *("--algorithms.sac.gamma", "0.8", "--algorithms.sac.tau", "0.01"),
-    *("--algorithms.sac.alpha", "0.02"),
-)
 
 
 def _manipulation(env_id: str, *flags: str, steps: int = 24_000, every: int = 8_000) -> Task:
@@ -168,7 +158,7 @@ def _manipulation(env_id: str, *flags: str, steps: int = 24_000, every: int = 8_
         env_id,
         total_steps=steps,
         eval_every=every,
-        arguments=(*flags, *_MANIPULATION),
+        arguments=flags,
         measure="success_once",
         episodes=20,
     )

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from slipstream import cli
-from slipstream.presets import PRESETS
+from slipstream.presets import CHOICES, PRESETS
 
 COMMANDS_MARK, PRESETS_MARK = "<!-- every command -->", "<!-- every preset -->"
 FLAG = re.compile(r"^  (?P<flag>\S.*?)(?:  +(?P<help>\S.*))?$")
@@ -29,12 +29,19 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def presets_table() -> str:
-    """Markdown: each preset and the first line of what it says of itself."""
+    """Markdown: each preset and the first line of what it says of itself, then flags beside it."""
     rows = [
         f"| `{name}` | {(inspect.getdoc(function) or '').splitlines()[0]} |"
         for name, function in PRESETS.items()
     ]
-    return "\n".join(["| preset | |", "|---|---|", *rows])
+    choices = [f"| `{flags}` | {summary} |" for flags, summary in CHOICES.items()]
+    return "\n".join(
+        [
+            *("| preset | |", "|---|---|", *rows),
+            *("", "With most of them:", ""),
+            *("| flags | |", "|---|---|", *choices),
+        ]
+    )
 
 
 def command_reference(command: str) -> str:

@@ -216,9 +216,10 @@ def test_options_change_what_a_file_says(tiny_yaml, capsys):
 
 def test_presets_are_listed(capsys):
     assert main(["presets"]) == 0
-    listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == list(PRESETS)
-    assert all(len(line.split()) > 3 for line in listed)
+    listed, choices = capsys.readouterr().out.split("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()] == list(PRESETS)
+    assert all(len(line.split()) > 3 for line in listed.splitlines())
+    assert "--networks.transformer.gate gru" in choices
 
 
 def test_a_dry_run_builds_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -73,7 +73,7 @@ def examine() -> Iterator[Finding]:
         "onnxruntime": "make setup",
         "stable-baselines3": "make setup-bench",
         "sbx-rl": "make setup-bench",
-        "popgym": "make setup-bench",
+        "popgym": "make setup",
     }.items():
         yield _package(name, remedy)
 

@@ -44,12 +44,16 @@ class PresetsOptions:
 def presets(arguments: Sequence[str]) -> int:
     """`slipstream presets`."""
     tyro.cli(PresetsOptions, args=arguments, prog="slipstream presets")
-    from slipstream.presets import PRESETS
+    from slipstream.presets import CHOICES, PRESETS
 
     width = max(map(len, PRESETS))
     for name, function in PRESETS.items():
         summary = (inspect.getdoc(function) or "").splitlines()[0]
         print(f"{name:{width}}  {summary}")
+    print("\nWith most of them, and `slipstream train --help` for all there are:")
+    width = max(map(len, CHOICES))
+    for flags, summary in CHOICES.items():
+        print(f"{flags:{width}}  {summary}")
     return 0
 
 

@@ -68,8 +68,12 @@ def train(arguments: Sequence[str]) -> int:
     if given.options.print_config:
         print(configuration.to_yaml(given.run), end="")
         return 0
+    from slipstream.presets.manipulation import picked
     from slipstream.training import describe, train
 
+    fitted = "" if given.options.config is not None else picked(given.run)
+    if fitted and not given.options.quiet:
+        print(f"settings for ManiSkill's tasks: {fitted}")
     if given.options.dry_run:
         for line in describe(given.run):
             print(line)
