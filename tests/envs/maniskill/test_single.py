@@ -209,8 +209,9 @@ def test_stored_states_come_with_the_states_of_all_roles():
 
 
 @pytest.mark.usefixtures("pull_cube")
-def test_rows_rendered_later_are_those_rendered_while_stepping():
-    check_rendered_later("PullCube-v1")
+@pytest.mark.parametrize("env_id", ["PullCube-v1", "PushCube-v1", "MS-HopperStand-v1"])
+def test_rows_rendered_later_are_those_rendered_while_stepping(env_id):
+    check_rendered_later(env_id)
 
 
 def test_several_cameras_lie_side_by_side(pull_cube):
