@@ -24,7 +24,8 @@ class Batch:
         terminated: (B, T), 1.0 where the episode ended in a terminal state. Truncation never
             appears here: a time limit is no reason to stop bootstrapping.
         valid: (B, T + 1) bool, False for padding.
-        mask: (B, T) float, 1.0 where the step counts in the loss.
+        mask: (B, T) float, what each step weighs in the loss, which divides by their sum; 0.0 where
+            it does not count.
         loss_steps: the number of trailing steps that may count; `mask` is 0 before them.
     """
 

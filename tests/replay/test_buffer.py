@@ -42,7 +42,13 @@ def indices_by(backend: str):
         yield "cpu"
 
 
-def check(recorder: Recorder, context_length: int, batch_size: int = 64, seed: int = 0) -> None:
+def check(
+    recorder: Recorder,
+    context_length: int,
+    batch_size: int = 64,
+    seed: int = 0,
+    loss_steps: int = 1,
+) -> None:
     """Every drawn window is one that the reference holds, content and masks included."""
     replay = recorder.replay
     windows = recorder.reference.windows(context_length)
@@ -52,14 +58,16 @@ def check(recorder: Recorder, context_length: int, batch_size: int = 64, seed: i
             replay.sample(4, context_length)
         return
     generator = torch.Generator(replay.device).manual_seed(seed)
-    batch = replay.sample(batch_size, context_length, generator=generator)
+    batch = replay.sample(batch_size, context_length, loss_steps, generator)
     identity = batch.window["state"].long().tolist()
     for i in range(batch_size):
         rows, valid, transitions = windows[tuple(identity[i][-2])]
         assert [tuple(row) for row in identity[i]] == rows
         assert batch.valid[i].tolist() == valid
         assert batch.window["rgb"][i, :, 0].tolist() == [[e % 256, s % 256] for _, e, s in rows]
-        assert batch.mask[i].tolist() == [0.0] * (context_length - 1) + [1.0]
+        counted = [*[False] * (context_length - loss_steps), *valid[-loss_steps - 1 : -1]]
+        assert (batch.mask[i] > 0).tolist() == counted
+        assert batch.mask[i].sum().item() == pytest.approx(loss_steps)
         for column, (action, reward, terminated) in zip(
             range(context_length - len(transitions), context_length), transitions, strict=True
         ):
@@ -132,7 +140,8 @@ def test_windows_equal_the_reference(backend, history, context_length):
         recorder = Recorder(capacity, num_envs, device=device)
         play(recorder, events)
         for context in {1, 2, context_length}:
-            check(recorder, context)
+            for loss_steps in {1, context // 2 + 1, context}:
+                check(recorder, context, loss_steps=loss_steps)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -151,7 +160,8 @@ def test_windows_equal_the_reference_after_every_event(backend):
             if step % 3 == 0:
                 recorder.begin(~recorder.running() | (rng.random(3) < 0.03))
             for context in (1, 2, 5, 18):
-                check(recorder, context, batch_size=8, seed=step)
+                for loss_steps in {1, context // 2 + 1}:
+                    check(recorder, context, batch_size=8, seed=step, loss_steps=loss_steps)
 
 
 @settings(max_examples=60, deadline=None)
@@ -269,21 +279,85 @@ def test_an_episode_without_a_step_leaves_no_row():
     assert recorder.replay.sample(1).window["state"][0, :, 1].tolist() == [1, 1]
 
 
-def test_loss_mask_counts_valid_trailing_steps():
+def expected_weights(recorder: Recorder, context: int, loss_steps: int) -> dict[tuple, float]:
+    """(env, episode, step) -> the step's share of an expected loss; 1 for an average one.
+
+    In place of drawing at random, everything that can be drawn is drawn equally often.
+    """
+    replay = recorder.replay
+    size = replay.num_transitions(context) * loss_steps
+
+    def everything(high, shape, device, **_):
+        return torch.arange(*shape, device=device) % high
+
+    with mock.patch("torch.randint", everything):
+        batch = replay.sample(size, context, loss_steps)
+    found: dict[tuple, float] = {}
+    for steps, weights in zip(batch.obs["state"].tolist(), batch.mask.tolist(), strict=True):
+        for step, weight in zip(steps, weights, strict=True):
+            if weight:
+                found[tuple(step)] = found.get(tuple(step), 0.0) + weight
+    mean = sum(found.values()) / len(found)
+    return {step: weight / mean for step, weight in found.items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize(
+    ("context", "loss_steps"), [(1, 1), (3, 2), (5, 5), (10, 8), (8, 6), (14, 14)]
+)
+@pytest.mark.parametrize("length", [1, 4, 6, 7, 13, 20])
+def test_every_step_counts_the_same(backend, num_envs, context, loss_steps, length):
+    """In episodes that end, are cut off, interrupted or still run, short and long."""
+    with indices_by(backend) as device:
+        recorder = Recorder(200 * num_envs, num_envs, device=device)
+        everyone = np.ones(num_envs, bool)
+        for end in ("terminated", "truncated", "interrupted", "running"):
+            recorder.begin(everyone)
+            for i in range(length):
+                ends = everyone & (i == length - 1)
+                recorder.add(everyone, ends & (end == "terminated"), ends & (end == "truncated"))
+        found = expected_weights(recorder, context, loss_steps)
+    assert len(found) == 4 * length * num_envs
+    assert list(found.values()) == pytest.approx([1.0] * len(found))
+
+
+def test_a_ring_cuts_off_weight_only_where_it_has_cut_off_an_episode():
+    recorder = one_env(capacity=40)
+    for _ in range(60):
+        step(recorder)
+    step(recorder, terminated=True)
+    recorder.begin(np.array([True]))
+    for _ in range(9):
+        step(recorder)
+    context, loss_steps = 6, 4
+    found = expected_weights(recorder, context, loss_steps)
+    usual = found[0, 1, 4]
+    first = 61 - (40 - 10 - 1)  # the oldest step that is stored
+    drawn_from = first + context - 1  # the oldest that a window can end with
+    assert min(found)[2] == drawn_from - loss_steps + 1
+    lighter = range(drawn_from - loss_steps + 1, drawn_from + loss_steps - 1)
+    assert all(found[0, 0, i] < usual for i in lighter)
+    others = [weight for key, weight in found.items() if key[1] or key[2] not in lighter]
+    assert others == pytest.approx([usual] * len(others))
+
+
+def test_short_episodes_fill_windows():
+    """The loss steps lie in the episode where it has as many, and come first where it is padded."""
     recorder = one_env()
     for _ in range(3):
         step(recorder)
-    generator = torch.Generator().manual_seed(0)
-    batch = recorder.replay.sample(64, 4, loss_steps=3, generator=generator)
-    newest = batch.window["state"][:, -1, 2].long().tolist()
-    expected = {1: [0, 0, 0, 1], 2: [0, 0, 1, 1], 3: [0, 1, 1, 1]}
+    batch = recorder.replay.sample(64, 4, loss_steps=2)
+    newest = batch.window["state"][:, -2, 2].long().tolist()
+    expected = {1: [0.0, 0.0, 4 / 3, 2 / 3], 2: [0.0, 0.0, 2 / 3, 4 / 3]}
     assert set(newest) == set(expected)
-    assert batch.mask.tolist() == [expected[last] for last in newest]
-    assert batch.loss_steps == 3
-    trailing = recorder.replay.sample(64, 4, loss_steps=2, generator=generator)
-    assert trailing.loss_steps == 2
-    assert not trailing.mask[:, :2].any()
-    assert torch.equal(trailing.mask[:, 2:] > 0, trailing.obs_valid[:, 2:])
+    assert batch.mask.flatten().tolist() == pytest.approx(
+        [weight for last in newest for weight in expected[last]]
+    )
+    assert batch.loss_steps == 2
+    whole = recorder.replay.sample(1, 4, loss_steps=4)
+    assert whole.window["state"][0, :, 2].tolist() == [0, 0, 1, 2, 3]
+    assert whole.mask[0].tolist() == pytest.approx([0.0, 4 / 3, 4 / 3, 4 / 3])
 
 
 def test_a_resized_buffer_keeps_the_newest_rows_and_goes_on():

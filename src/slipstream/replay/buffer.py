@@ -13,7 +13,7 @@ from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
 from slipstream.replay.placement import Placement, Where
 from slipstream.replay.rings import Rings
-from slipstream.replay.sampling import Index, loss_mask, window_rows
+from slipstream.replay.sampling import Index, even_weights, loss_mask, window_rows
 from slipstream.replay.storage import (
     Array,
     RowStorage,
@@ -177,7 +177,14 @@ class ReplayBuffer:
         generator: torch.Generator | None = None,
         keys: Collection[str] | None = None,
     ) -> Batch:
-        """Draw windows uniformly over the transitions that they end with.
+        """Draw windows so that every transition counts the same in the expected loss.
+
+        With one loss step they are drawn uniformly over the transitions that they end with. With
+        more, a transition is drawn and its place among the loss steps, and the window is moved so
+        that these lie within the episode as far as it is stored; `Batch.mask` makes up for what is
+        then drawn more often (see `even_weights`). An episode that still runs counts as one that
+        ends with its newest transition. Only where a ring has overwritten an episode's beginning
+        do the first of what is left, fewer than two times `loss_steps`, count less.
 
         Args:
             batch_size: windows, B.
@@ -204,7 +211,13 @@ class ReplayBuffer:
             )
         if not 1 <= loss_steps <= context_length:
             raise SlipstreamError(f"loss_steps is {loss_steps}: use 1 to {context_length}")
-        last = self._transitions.draw(batch_size, context_length, generator)
+        newest: Index = None
+        if loss_steps == 1:
+            last = self._transitions.draw(batch_size, context_length, generator)
+        else:
+            last, newest = self._transitions.draw_ends(
+                batch_size, context_length, loss_steps, generator
+            )
         reach = self._reach.get(context_length)
         if reach is None:
             reach = self._rows.index(np.arange(context_length - 1, -2, -1, dtype=np.int32))
@@ -212,8 +225,11 @@ class ReplayBuffer:
         step = self._rows.take("step", last)
         windows = window_rows(last, reach, step, self.rows_per_env)
         steps = windows[:, :-1]
-        valid = reach <= step[:, None]
-        valid = to_tensor(valid).to(self.device) if self._rows.on_host else valid
+        valid = self._tensor(reach <= step[:, None])
+        mask = loss_mask(valid, loss_steps)
+        if loss_steps > 1:
+            begins, ends = self._tensor(step < loss_steps), self._tensor(newest)
+            mask[:, -loss_steps:] = even_weights(mask[:, -loss_steps:], begins, ends)
         gather = partial(self._rows.gather, device=self.device)
         return Batch(
             window={
@@ -224,7 +240,7 @@ class ReplayBuffer:
             reward=gather("reward", steps),
             terminated=gather("terminated", steps),
             valid=valid,
-            mask=loss_mask(valid, loss_steps),
+            mask=mask,
             loss_steps=loss_steps,
         )
 
@@ -346,6 +362,10 @@ class ReplayBuffer:
     def _columns(self) -> dict[str, Tensor]:
         """What rows hold, without the table, which follows from it."""
         return {name: rows for name, rows in self._rows.tensors.items() if name != "table"}
+
+    def _tensor(self, index: Index) -> Tensor:
+        """What index arithmetic gave, as a tensor on the buffer's device."""
+        return to_tensor(index).to(self.device) if self._rows.on_host else index
 
     def _advance(self, envs: Any) -> None:
         """Make room for one more row of each chosen environment; its oldest may go."""

@@ -82,6 +82,24 @@ def num_windows(batch_size: int, loss_steps: int) -> int:
     return -(-batch_size // loss_steps)
 
 
+def within_episode(behind: Index, step: Index, left: Index, loss_steps: int) -> Index:
+    """How far behind a transition a window ends whose `loss_steps` last steps are in its episode.
+
+    Args:
+        behind: (B,) how far behind the transition it would end.
+        step: (B,) step in the episode of the transition.
+        left: (B,) transitions of the episode behind it; any number above `behind` is as good.
+        loss_steps: L.
+
+    Returns:
+        (B,) from 0 to `left`; in an episode of less than L steps the window ends with it.
+    """
+    chosen: Any = torch.where if isinstance(behind, Tensor) else np.where
+    least = loss_steps - 1 - step
+    moved = chosen(behind < least, least, behind)
+    return chosen(moved > left, left, moved)
+
+
 def loss_mask(valid: Tensor, loss_steps: int) -> Tensor:
     """Which steps of a window count in the loss.
 
@@ -97,3 +115,27 @@ def loss_mask(valid: Tensor, loss_steps: int) -> Tensor:
     mask = torch.zeros((len(valid), num_steps), device=valid.device)
     mask[:, silent:] = valid[:, silent:-1]
     return mask
+
+
+def even_weights(counted: Tensor, begins: Tensor, ends: Tensor) -> Tensor:
+    """What the steps of windows drawn by `Transitions.draw_ends` weigh, so that all weigh the same.
+
+    A transition is drawn at each of its L places among a window's last steps, so that L windows
+    hold it; those that would reach beyond the episode were moved back into it. So the first window
+    of an episode stands for L, of which one holds the last of its steps and all hold the first, and
+    the last window for L the other way round. And a window is as likely as it holds steps, which
+    is made up for by weighing all windows the same.
+
+    Args:
+        counted: (B, L) 1.0 for steps that exist.
+        begins: (B,) bool, nothing of the episode lies before these steps.
+        ends: (B,) bool, nothing of it lies behind them.
+
+    Returns:
+        (B, L), L in sum for each window.
+    """
+    num_steps = counted.shape[1]
+    rising = torch.arange(1, num_steps + 1, device=counted.device)
+    weight = torch.where((ends & ~begins)[:, None], rising, 1)
+    weight = torch.where((begins & ~ends)[:, None], rising.flip(0), weight) * counted
+    return weight * (num_steps / weight.sum(1, keepdim=True))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from slipstream.errors import SlipstreamError
 from slipstream.replay.rings import Rings
-from slipstream.replay.sampling import Index, first_whole
+from slipstream.replay.sampling import Index, first_whole, within_episode
 from slipstream.replay.storage import RowStorage
 
 
@@ -68,22 +68,75 @@ class Transitions:
         Raises:
             SlipstreamError: there is nothing to draw.
         """
-        total, offset, ends = self._eligibility(context_length)
+        draw = self._draw_below(self._total(context_length), batch_size, generator)
+        return self._rows.take("table", self._entry(draw, *self._place(draw, context_length)[:2]))
+
+    def draw_ends(
+        self,
+        batch_size: int,
+        context_length: int,
+        loss_steps: int,
+        generator: torch.Generator | None,
+    ) -> tuple[Index, Index]:
+        """Ends of windows whose `loss_steps` last steps are weighed by `even_weights`.
+
+        A transition is drawn uniformly, and with it which place it has among those steps. Where
+        they would reach beyond its episode, at either end, the window is moved back into it.
+
+        Returns:
+            (B,) flat rows, and (B,) bool, whether they are the newest transition of their episode.
+
+        Raises:
+            SlipstreamError: there is nothing to draw.
+        """
+        total = self._total(context_length)
+        number = self._draw_below(total * loss_steps, batch_size, generator)
+        draw, behind = number // loss_steps, number % loss_steps
+        base, offset, stop = self._place(draw, context_length)
+        ahead = self._rows.index(np.arange(loss_steps + 1)[:, None])
+        step = self._rows.take(
+            "step", self._rows.take("table", self._entry(draw + ahead, base, offset))
+        )
+        # Any later episode begins at step 0, so the steps of its transitions are lower than these.
+        same_episode = (draw + ahead < stop) & (step == step[0] + ahead)
+        left = same_episode.sum(0) - 1  # transitions behind the drawn one, up to loss_steps
+        moved = within_episode(behind, step[0], left, loss_steps)
+        return self._rows.take("table", self._entry(draw + moved, base, offset)), moved == left
+
+    def _total(self, context_length: int) -> int:
+        """How many can be drawn.
+
+        Raises:
+            SlipstreamError: none.
+        """
+        total = self.number(context_length)
         if total == 0:
             raise SlipstreamError(
                 f"no transition with a whole window of context_length {context_length} among "
                 f"{int(self._rings.num_stored.sum())} stored rows: collect more steps before "
                 "learning"
             )
-        rows_per_env = self._rings.rows_per_env
+        return total
+
+    def _draw_below(self, total: int, batch_size: int, generator: torch.Generator | None) -> Index:
         drawn = torch.randint(total, (batch_size,), generator=generator, device=self._rows.device)
-        draw: Index = drawn.numpy() if self._rows.on_host else drawn
+        return drawn.numpy() if self._rows.on_host else drawn
+
+    def _place(self, draw: Index, context_length: int) -> tuple[Index, Index, Index]:
+        """Each draw's ring by its first slot, and the offset and end of its environment.
+
+        Each (B,), or one number for all where there is one environment.
+        """
+        total, offset, ends = self._eligibility(context_length)
         if self._rings.num_envs == 1:
-            return self._rows.take("table", (draw + offset) % rows_per_env)
+            return 0, offset, total
         search: Any = np.searchsorted if self._rows.on_host else torch.searchsorted
         env = search(ends, draw, side="right")
-        entry = (draw + offset[env]) % rows_per_env + env * rows_per_env
-        return self._rows.take("table", entry)
+        return env * self._rings.rows_per_env, offset[env], ends[env]
+
+    def _entry(self, draw: Index, base: Index, offset: Index) -> Index:
+        """Where the table has what was drawn."""
+        return (draw + offset) % self._rings.rows_per_env + base
 
     def _eligibility(self, context_length: int) -> tuple[int, Index, Index]:
         """How many can be drawn, and for each environment its offset and end.
