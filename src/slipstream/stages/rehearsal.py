@@ -8,7 +8,7 @@ from torch import Tensor
 
 from slipstream.algorithms.cloning import Cloning
 from slipstream.errors import SlipstreamError
-from slipstream.networks import Actor, common_context, common_loss_steps
+from slipstream.networks import Actor, common_context
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.episodes import Episodes, fill, read_replay
 from slipstream.replay.sampling import num_windows
@@ -68,7 +68,8 @@ class Rehearsal:
         self.config = config
         self.actor, self.replay = actor, replay
         self.batch_size = cloning.batch_size
-        self.loss_steps = common_loss_steps(actor, segment)
+        # Its encoder learns while it is cloned, though nothing of it does now.
+        self.loss_steps = max(actor.loss_steps, segment if actor.inputs.encoders else 1)
         self.context_length = common_context((actor,), self.loss_steps)
         self.cloning = Cloning(actor, cloning.lr)
         self.num_critic_updates = 0
@@ -113,7 +114,7 @@ class Rehearsal:
         }
 
     def _replay_of(self, episodes: Episodes) -> ReplayBuffer:
-        rows = episodes.capacity(1)
+        rows = max(episodes.capacity(1), self.context_length + 1)
         replay = ReplayBuffer(self.replay.spec, rows, device=self.replay.device)
         fill(replay, episodes)
         return replay
