@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from slipstream.errors import SlipstreamError
+from slipstream.replay import ReplayBuffer
 from slipstream.stages.frames import SingleEnv
 from slipstream.stages.imitation import CloningConfig
 from tests.stages.teams import CONFIG, make_team
@@ -114,6 +115,30 @@ def test_half_of_the_updates_see_own_episodes(monkeypatch):
     drawn.clear()
     imitation.prepare_check()
     assert drawn.count("extra") == drawn.count("replay") == 5
+
+
+def test_an_empty_source_leaves_the_updates_to_the_other():
+    _, imitation = make_imitation(own_episodes=2, burst=10)
+    imitation._collect(imitation.student, 2)
+    imitation.replay = ReplayBuffer(imitation.extra.spec, 10)
+    for _ in range(3):
+        assert imitation.update()
+    assert imitation.cloning.num_updates == 3
+
+
+def test_episodes_are_there_for_the_first_burst():
+    _, imitation = make_imitation(source="episodes", episodes=5, episodes_every=100, burst=3)
+    num_steps, metrics = imitation.prepare_check()
+    assert num_steps == 5 * 4 == imitation.extra.num_transitions()
+    assert "loss" in metrics and imitation.cloning.num_updates == 3
+    assert imitation.prepare_check()[0] == 0  # from now on they come at their times
+    assert imitation.step(99, 100)[0] == 20
+
+
+def test_own_episodes_come_behind_the_teachers():
+    _, imitation = make_imitation(source="episodes", episodes=5, own_episodes=2, burst=3)
+    assert imitation.prepare_check()[0] == (5 + 2) * 4 == imitation.extra.num_transitions()
+    assert imitation.cloning.num_updates == 2 * 3
 
 
 def test_own_episodes_see_new_starts_each_time():

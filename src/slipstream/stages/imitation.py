@@ -48,7 +48,8 @@ class CloningConfig:
     episodes: int = 10
     """With source=episodes: how many are run each time."""
     episodes_every: int = 3000
-    """With source=episodes: env steps between two collections; each is followed by one epoch."""
+    """With source=episodes: env steps between two collections; each is followed by one epoch. The
+    first is made before the first burst at the latest."""
     shift: int = 0
     """Pixels by which the images that the transformer is cloned on are shifted at random, each way
     (the accelerator labels them as they were)."""
@@ -159,8 +160,10 @@ class Imitation:
     def prepare_check(self) -> tuple[int, dict[str, Tensor]]:
         """The burst (and own episodes) before the switch rule looks.
 
+        With source=episodes the accelerator's are run before it where none have been yet.
+
         Returns:
-            Env steps that were spent on own episodes, and the last update's metrics. `burst` is
+            Env steps that were spent on extra episodes, and the last update's metrics. `burst` is
             then the mean action error over the first and over the last tenth of the updates.
         """
         num_steps = 0
@@ -168,10 +171,12 @@ class Imitation:
             encoders = self.teacher.inputs.encoders.state_dict()
             self.student.inputs.encoders.load_state_dict(encoders)
             self._must_copy = False
+        if self.config.source == "episodes" and not self._has_windows(self.extra):
+            num_steps = self._collect(self.teacher, self.config.episodes)
         if self.config.own_episodes:
             if not self.cloning.num_updates:
                 self._burst()  # what an untaught student does leads where nobody needs a label
-            num_steps = self._collect(self.student, self.config.own_episodes)
+            num_steps += self._collect(self.student, self.config.own_episodes)
         metrics, errors = self._burst()
         tenth = max(1, len(errors) // 10)
         self.burst = None
@@ -193,12 +198,8 @@ class Imitation:
 
     def update(self) -> dict[str, Tensor]:
         """One cloning update; the metrics are empty while there is nothing to clone from."""
-        source = self.config.source
-        if source == "episodes" or (self.config.own_episodes and self._pick_extra()):
-            replay = self.extra
-        else:
-            replay = self.replay if self.frames is None else self.frames.follow(self.replay)
-        if replay.num_transitions(self.context_length) == 0:
+        replay = self._pick()
+        if replay is None:
             return {}
         windows = num_windows(self.config.batch_size, self.loss_steps)
         batch = replay.sample(windows, self.context_length, self.loss_steps, keys=self.keys)
@@ -213,11 +214,17 @@ class Imitation:
         with torch.no_grad():
             return self.teacher(batch.obs, batch.obs_valid, batch.loss_steps)
 
-    def _pick_extra(self) -> bool:
-        """Half of the updates learn from the student's own states, once there are any."""
-        return self.extra.num_transitions(self.context_length) > 0 and bool(
-            self.cloning.num_updates % 2
-        )
+    def _pick(self) -> ReplayBuffer | None:
+        """Where the next update's windows come from: of two sources by turns, if both have any."""
+        extra, common = self._has_windows(self.extra), None
+        if self.config.source != "episodes" and not (extra and self.cloning.num_updates % 2):
+            common = self.replay if self.frames is None else self.frames.follow(self.replay)
+        if common is not None and self._has_windows(common):
+            return common
+        return self.extra if extra else None
+
+    def _has_windows(self, replay: ReplayBuffer) -> bool:
+        return replay.num_transitions(self.context_length) > 0
 
     def _collect(self, actor: Actor, num_episodes: int) -> int:
         self._num_collections += 1
