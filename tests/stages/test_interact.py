@@ -185,3 +185,16 @@ def test_rollout_runs_whole_episodes_and_counts_their_steps():
         sum(identity_reward(0, episode, t + 1) for t in range(length))
         for episode, length in enumerate((3, 5, 1))
     ]
+
+
+def test_a_rollout_without_end_is_cut_off_and_told_of(monkeypatch):
+    monkeypatch.setattr("slipstream.stages.interact.MAX_STEPS", 6)
+    env = make_env(identity_envs([(3, 5, 50)], ("truncated",)))
+    actor = actor_of("mlp", critic_config(), spec=env.spec)
+    replay = ReplayBuffer(env.spec, 100)
+    with pytest.warns(UserWarning, match=r"within 6 steps and was cut off.*max-episode-steps"):
+        num_steps, returns = rollout(env, actor, replay, 9, seed=0)
+    assert (num_steps, len(returns)) == (3 + 5 + 6, 2)
+    behind, _ = rollout(env, actor, replay, 1, seed=0)
+    assert replay.num_transitions() == num_steps + behind  # what was cut off is truncated
+    assert not replay.sample(200).terminated.any()

@@ -13,9 +13,7 @@ from slipstream.envs.vec_env import Episode, VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor
 from slipstream.networks.memory import Carry
-from slipstream.stages.interact import random_action, to_tensors
-
-MAX_STEPS = 100_000
+from slipstream.stages.interact import MAX_STEPS, random_action, to_tensors
 
 
 @dataclass(frozen=True)

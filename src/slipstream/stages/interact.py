@@ -1,5 +1,6 @@
 """Stepping the environments with whichever actor collects, and storing what happens."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from slipstream.envs.vec_env import StepResult, VecEnv
 from slipstream.networks import Actor, Normalizers
 from slipstream.networks.memory import Carry, reset_carry
 from slipstream.replay.buffer import ReplayBuffer
+
+MAX_STEPS = 100_000
+"""Of an episode that is run for its own sake, where the environment sets no limit."""
 
 Explore = Callable[[Any], Tensor]
 Embed = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -129,15 +133,27 @@ def rollout(
 ) -> tuple[int, list[float]]:
     """Whole noise-free episodes of one actor, stored in a replay of their own.
 
+    One that has no end after `MAX_STEPS` steps is cut off, with a warning, and is the last.
+
     Returns:
-        The env steps they took, which count, and their returns.
+        The env steps they took, which count, and the returns of those that ended.
     """
     interaction = Interaction(env, replay, {})
     interaction.begin(actor, seed)
     returns: list[float] = []
-    num_steps = 0
+    num_steps = ended_at = 0
     while len(returns) < num_episodes:
         result = interaction.step(actor, lambda output: output.mode)
         num_steps += int(result.acted.sum())
         returns.extend(episode.episode_return for episode in result.episodes)
+        if result.episodes:
+            ended_at = num_steps
+        elif num_steps - ended_at >= MAX_STEPS * env.num_envs:
+            warnings.warn(
+                f"an episode of {env.spec.env_id} that was run to be cloned from did not end "
+                f"within {MAX_STEPS} steps and was cut off; set a time limit with "
+                "--env.max-episode-steps",
+                stacklevel=2,
+            )
+            break
     return num_steps, returns
