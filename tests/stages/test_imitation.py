@@ -10,6 +10,7 @@ from slipstream.errors import SlipstreamError
 from slipstream.replay import ReplayBuffer
 from slipstream.stages.frames import SingleEnv
 from slipstream.stages.imitation import CloningConfig
+from tests.stages import pictures
 from tests.stages.teams import CONFIG, make_team
 
 
@@ -139,6 +140,13 @@ def test_own_episodes_come_behind_the_teachers():
     _, imitation = make_imitation(source="episodes", episodes=5, own_episodes=2, burst=3)
     assert imitation.prepare_check()[0] == (5 + 2) * 4 == imitation.extra.num_transitions()
     assert imitation.cloning.num_updates == 2 * 3
+
+
+@pytest.mark.parametrize("fields", [{"own_episodes": 2}, {"source": "episodes"}])
+def test_images_of_extra_episodes_are_as_many_as_are_said(fields):
+    cloning = replace(CONFIG.cloning, frames=40, **fields)
+    assert pictures.make_team((), cloning=cloning)[0].holdings["extra"].capacity == 40
+    assert make_team(cloning=cloning)[0].holdings["extra"].capacity == 500
 
 
 def test_own_episodes_see_new_starts_each_time():

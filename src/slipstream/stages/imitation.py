@@ -43,8 +43,9 @@ class CloningConfig:
     """Episodes of the transformer itself, labelled by the accelerator (DAgger), run before each
     burst, and before the first of all only after another burst; their steps are counted."""
     frames: int = 10_000
-    """Where images are rendered on demand: rows, the newest, that are rendered to be cloned from;
-    also rows that are kept of own episodes."""
+    """Where there are images: rows, the newest, that are kept of extra episodes (own ones, or those
+    of source=episodes); where they are rendered on demand also rows of the replay that are
+    rendered to be cloned from."""
     episodes: int = 10
     """With source=episodes: how many are run each time."""
     episodes_every: int = 3000

@@ -277,8 +277,9 @@ class Team:
             data_rows = 0 if self.brought is None else self.brought.data_rows
             holdings["accelerate"] = Holding(self.stored, capacity + data_rows, config.num_envs)
             if "transformer" in config.kinds:
-                if SIM_STATE in self.stored.obs:
+                if images_of(self.spec):
                     capacity = min(cloning.frames, capacity)
+                if SIM_STATE in self.stored.obs:
                     holdings["frames"] = Holding(self.spec, capacity, config.num_envs)
                 if cloning.source == "episodes" or cloning.own_episodes:
                     holdings["extra"] = Holding(self.spec, capacity)
