@@ -70,7 +70,7 @@ def test_the_critics_loss_alone_moves_the_encoder(algorithm, kind):
     team.config = replace(
         team.config, algorithms=replace(team.config.algorithms, **{algorithm: settings})
     )
-    still = team.reenter(stage)
+    still = team.restore(team.snapshot(stage), stage)
     before, head = encoder_of(critic), weights(actor.head)
     still.learn(2)
     assert equal(before, encoder_of(critic)) and not equal(head, weights(actor.head))
@@ -192,14 +192,13 @@ def test_the_accelerator_stays_as_it_was_when_the_critics_go_on_without_it():
 def test_a_transformer_from_scratch_borrows():
     team, _, stage, _ = make_team((), kinds={"transformer": "transformer"})
     assert team.actors["transformer"].inputs.borrowed and stage.shared_encoder is not None
-    snapshot = team.snapshot()
-    before = copy.deepcopy(snapshot)
+    snapshot = team.snapshot(stage)
+    before = copy.deepcopy(snapshot["networks"])
     stage.learn(3)
     assert not equal(before["transformer"], weights(team.actors["transformer"]))
-    team.restore(snapshot)
+    again = team.restore(snapshot, stage)
     assert equal(before["transformer"], weights(team.actors["transformer"]))
     assert equal(before["critic"], weights(team.critic))
-    again = team.reenter(stage)
     again.learn(2)
     assert team.actors["transformer"].inputs.encoders is team.critic.inputs.encoders
 

@@ -138,19 +138,27 @@ def test_the_normalizer_is_one_for_all():
 def test_a_snapshot_is_gone_back_to():
     team, _, stage = make_team()
     online = team.enter("online", stage)
-    snapshot = team.snapshot()
+    before = alpha_of(online)
+    snapshot = team.snapshot(online)
     kept = copy.deepcopy(snapshot)
     online.learn(3)
-    names = ("transformer", "critic", "critic_target")
-    assert all(not torch.equal(flat(team.modules()[n]), _flat_state(kept[n])) for n in names)
-    team.restore(snapshot)
-    assert all(torch.equal(flat(team.modules()[n]), _flat_state(kept[n])) for n in names)
-    again = team.reenter(online)
+    names, weights = ("transformer", "critic", "critic_target"), kept["networks"]
+    assert all(not torch.equal(flat(team.modules()[n]), _flat_state(weights[n])) for n in names)
+    assert alpha_of(online) != before
+    again = team.restore(snapshot, online)
+    assert all(torch.equal(flat(team.modules()[n]), _flat_state(weights[n])) for n in names)
+    assert alpha_of(again) == pytest.approx(before)  # the fallen policy's is no use to it
     assert again.collector is online.collector and again.replay is online.replay
     assert again.learner.state_dict()["critic_optimizer"]["num_steps"] == 0
-    torch.testing.assert_close(again.learner.log_alpha, online.learner.log_alpha)  # pyright: ignore[reportAttributeAccessIssue]
     again.learn(1)
-    assert all(torch.equal(_flat_state(snapshot[n]), _flat_state(kept[n])) for n in names)
+    assert all(
+        torch.equal(_flat_state(snapshot["networks"][n]), _flat_state(weights[n])) for n in names
+    )
+    assert snapshot["alpha"] == kept["alpha"]
+
+
+def alpha_of(stage):
+    return stage.learner.log_alpha.exp().item()
 
 
 def _flat_state(state):

@@ -232,9 +232,10 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
     restored = []
     restore = slipstream.stages.team.Team.restore  # pyright: ignore[reportAttributeAccessIssue]
 
-    def spy(team, snapshot):
-        restore(team, snapshot)
+    def spy(team, snapshot, stage):
+        again = restore(team, snapshot, stage)
         restored.append(copy.deepcopy({n: m.state_dict() for n, m in team.modules().items()}))
+        return again
 
     monkeypatch.setattr("slipstream.stages.team.Team.restore", spy)
     run_dir = run(
@@ -251,6 +252,7 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
         assert torch.equal(restored[0]["transformer"][key], value)
     state = load_tree(resolve(run_dir) / "training_state")
     assert state["stage_state"]["learner"]["num_updates"] == 300 - 240  # fresh optimizers
+    assert state["best"]["alpha"] > 0  # a resumed run goes back to it too
     assert lines(run_dir)[-1]["event"] == "end"
 
 

@@ -239,10 +239,6 @@ class Team:
             seed=config.seed + 500_000,
         )
 
-    def reenter(self, stage: Stage) -> Stage:
-        """The same stage with fresh optimizers, and targets equal to the present policy."""
-        return self._stage(stage.name, stage.collector, _alpha(stage))
-
     def _take_over(self, before: Stage) -> float | None:
         """Carry over what the configuration says; returns the temperature to go on with."""
         online = self.config.online
@@ -330,20 +326,28 @@ class Team:
             module.load_state_dict(state["networks"][name])
         self.replay.load_state_dict(state["replay"])
 
-    def snapshot(self) -> dict[str, dict[str, torch.Tensor]]:
-        """A copy of the product and the critics that later updates do not touch."""
-        names = (self.product, "critic", "critic_target")
-        modules = self.modules()
-        return {
-            name: {key: value.clone() for key, value in modules[name].state_dict().items()}
-            for name in names
-        }
+    def snapshot(self, stage: Stage) -> dict[str, Any]:
+        """A copy of the product, the critics and the stage's temperature.
 
-    def restore(self, snapshot: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Go back to a snapshot."""
+        Later updates do not touch it.
+        """
         modules = self.modules()
-        for name, state in snapshot.items():
+        networks = {
+            name: {key: value.clone() for key, value in modules[name].state_dict().items()}
+            for name in (self.product, "critic", "critic_target")
+        }
+        return {"networks": networks, "alpha": _alpha(stage)}
+
+    def restore(self, snapshot: dict[str, Any], stage: Stage) -> Stage:
+        """Go back to a snapshot.
+
+        Returns:
+            The same stage with fresh optimizers, and targets equal to the restored policy.
+        """
+        modules = self.modules()
+        for name, state in snapshot["networks"].items():
             modules[name].load_state_dict(state)
+        return self._stage(stage.name, stage.collector, snapshot["alpha"])
 
 
 def _alpha(stage: Stage) -> float | None:

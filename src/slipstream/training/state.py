@@ -141,12 +141,11 @@ class RunState:
 
     def restore_best(self) -> None:
         """Go back to the team that was kept."""
-        self.team.restore(self.best)
-        self.stage = self.team.reenter(self.stage)
+        self.stage = self.team.restore(self.best, self.stage)
 
     def remember_best(self) -> None:
         """Keep the team as it is now, and have the checkpoint `best` hold its policy."""
-        self.best = self.team.snapshot()
+        self.best = self.team.snapshot(self.stage)
         if self.step:
             if not (self.run_dir / "checkpoints" / str(self.step)).exists():
                 checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
