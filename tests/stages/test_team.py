@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from slipstream.algorithms.sac import SACConfig
 from slipstream.algorithms.td3 import TD3
 from slipstream.networks.critic import CriticConfig
+from slipstream.stages.accelerate import Brought
 from slipstream.stages.learners import ALGORITHMS
 from slipstream.stages.online import OnlineConfig
 from tests.stages.teams import CONFIG, make_team
@@ -155,6 +157,16 @@ def test_a_snapshot_is_gone_back_to():
         torch.equal(_flat_state(snapshot["networks"][n]), _flat_state(weights[n])) for n in names
     )
     assert snapshot["alpha"] == kept["alpha"]
+
+
+@pytest.mark.parametrize(("tune", "expected"), [(True, 0.3), (False, 0.05)])
+def test_a_brought_temperature_is_where_tuning_starts_and_else_of_no_account(tune, expected):
+    sac = SACConfig(alpha=0.05, tune_alpha=tune)
+    team, _, _ = make_team(algorithms=replace(CONFIG.algorithms, sac=sac))
+    actor = team.actors["accelerator"]
+    team.brought = Brought("a policy", actor, True, None, None, alpha=0.3, recipe={})
+    stage = team.enter("accelerate")
+    assert alpha_of(stage) == pytest.approx(expected)
 
 
 def alpha_of(stage):

@@ -69,7 +69,7 @@ def _sac(
     config: SACConfig, actor: Actor, critic: Critic, critic_target: Critic, alpha: float | None
 ) -> SAC:
     log_alpha = initial_log_alpha(config, actor.device)
-    if alpha is not None:
+    if alpha is not None and config.tune_alpha:
         with torch.no_grad():
             log_alpha.fill_(math.log(alpha))
     return SAC(config, actor, critic, critic_target, log_alpha)
@@ -106,7 +106,7 @@ def build_learner(
         actor: the policy it moves, or leaves alone if nothing of it requires gradients.
         critic: the critics it moves; they belong to the run.
         critic_target: their targets.
-        alpha: a temperature to go on with; None starts with the configured one.
+        alpha: a temperature to go on with where it is tuned; None starts with the configured one.
     """
     algorithm_class(name)
     return ALGORITHMS[name][1](getattr(config, name), actor, critic, critic_target, alpha)
