@@ -127,14 +127,13 @@ PROBE = Study(
 POPGYM = Study(
     "popgym",
     {
-        f"NoisyPositionOnlyPendulum{level}": Task(
-            f"popgym.envs:popgym-NoisyPositionOnlyPendulum{level}-v0",
+        "NoisyPositionOnlyPendulumEasy": Task(
+            "popgym.envs:popgym-NoisyPositionOnlyPendulumEasy-v0",
             total_steps=20_000,
             eval_every=2_000,
             arguments=("--preset", "popgym"),
             episodes=20,
         )
-        for level in ("Easy", "Hard")
     },
     {
         "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
