@@ -113,11 +113,10 @@ def test_a_shared_encoder_can_be_frozen_for_all_who_read_by_it(algorithm):
     interaction.begin(second.collector)
     for _ in range(20):
         interaction.step(second.collector, second.learner.explore)
-    snapshot, values = team.snapshot(), team.critic.ensemble.state_dict()
+    snapshot, values = team.snapshot(second), team.critic.ensemble.state_dict()
     values = {k: v.clone() for k, v in values.items()}
     second.learn(4)
-    team.restore(snapshot)
-    second = team.reenter(second)
+    second = team.restore(snapshot, second)
     second.learn(4)
     assert any(not torch.equal(v, values[k]) for k, v in team.critic.ensemble.state_dict().items())
     for network in (team.actors["transformer"], team.critic, team.critic_target):

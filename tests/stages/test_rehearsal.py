@@ -1,11 +1,14 @@
 """What an accelerator is made of before the first step."""
 
+from dataclasses import replace
+
 import torch
 
 from slipstream.networks import Actor
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.rehearsal import DataConfig, Rehearsal
 from tests.stages.pictures import CNN, make_team
+from tests.stages.teams import CONFIG
 
 
 def rehearse(actor: Actor, replay, monkeypatch) -> list[int]:
@@ -28,8 +31,9 @@ def rehearse(actor: Actor, replay, monkeypatch) -> list[int]:
 
 
 def test_images_of_data_are_learnt_from_in_segments(monkeypatch):
-    team, _, _, _ = make_team(())
-    actor = team.actors["transformer"]
+    networks = replace(CONFIG.networks, cnn=CNN, share_encoder=False)
+    team, _, _, _ = make_team((), networks=networks)
+    actor = team.actors["accelerator"]
     before = torch.cat([p.flatten() for p in actor.inputs.encoders.parameters()])
     assert rehearse(actor, team.replay, monkeypatch) == [CNN.segment] * 3
     after = torch.cat([p.flatten() for p in actor.inputs.encoders.parameters()])

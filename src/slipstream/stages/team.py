@@ -32,7 +32,7 @@ from slipstream.stages.learners import (
     build_learner,
     frozen_copy,
 )
-from slipstream.stages.memory import Holding, Name, embedded, place, say
+from slipstream.stages.memory import Holding, Name, embedded, images_of, place, say
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.rehearsal import DataConfig, Rehearsal
 from slipstream.stages.shared_encoder import (
