@@ -30,7 +30,7 @@ def test_nothing_to_do_leaves_the_environment_alone():
         (ObservationConfig(delay=1), ["DelayObservation"]),
         (
             EVERYTHING,
-            ["MaskObservation", "DelayObservation", "DropObservation", "NoiseObservation"],
+            ["DelayObservation", "DropObservation", "MaskObservation", "NoiseObservation"],
         ),
     ],
 )
@@ -154,11 +154,76 @@ def test_values_out_of_range_are_refused(values, message):
 
 @pytest.mark.parametrize(
     ("config", "privileged"),
-    [(ObservationConfig(), True), (ObservationConfig(delay=1), False), (EVERYTHING, True)],
+    [(ObservationConfig(), True), (ObservationConfig("0"), False), (EVERYTHING, True)],
 )
 def test_what_is_no_vector_is_refused(config, privileged):
     with pytest.raises(SlipstreamError, match="FrozenLake-v1 has a Discrete observation"):
         observe(make("FrozenLake-v1"), config, privileged)
+
+
+class Several(gym.Env[Any, Any]):
+    """Shows an image, a vector and what is privileged; all of them tell the step's number."""
+
+    observation_space = gym.spaces.Dict(
+        image=gym.spaces.Box(0, 255, (2, 2, 3), np.uint8),
+        joints=gym.spaces.Box(-np.inf, np.inf, (3,)),
+        privileged=gym.spaces.Box(-np.inf, np.inf, (2,)),
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def show(self) -> dict[str, np.ndarray]:
+        t = self.t
+        return {
+            "image": np.full((2, 2, 3), t, np.uint8),
+            "joints": np.array([t, 10, 20], np.float32),
+            "privileged": np.array([t, -1], np.float32),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.show(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.show(), 0.0, False, self.t == 4, {}
+
+
+def test_a_privileged_key_of_its_own_stays_as_it_is():
+    config = ObservationConfig("0,2", noise=0.01, delay=2)
+    env = observe(Several(), config, privileged=True)
+    rows = episodes(env, 2)
+    assert all(row in env.observation_space for row in rows)
+    assert [row["privileged"].tolist() for row in rows] == [[t, -1] for t in range(5)] * 2
+    late = [0, 0, 0, 1, 2] * 2
+    # The image and the joints that are late are of the same step.
+    assert [int(row["image"].max()) for row in rows] == late
+    seen = np.array([row["joints"] for row in rows])
+    assert np.allclose(seen, [[t, 20] for t in late], atol=0.1)
+    assert not np.isin(seen, [0, 1, 2, 20]).any()
+
+
+def test_what_is_lost_is_lost_whole():
+    rows = episodes(observe(Several(), ObservationConfig(drop=0.5), privileged=False), 8)
+    steps = [int(row["image"].max()) for row in rows]
+    assert steps == [int(row["joints"][0]) for row in rows]
+    assert steps != list(range(5)) * 8
+
+
+@pytest.mark.parametrize(
+    ("shown", "config", "message"),
+    [
+        (("image",), ObservationConfig(noise=0.1), "shows images alone"),
+        (("image",), ObservationConfig("0"), "has a Dict observation of image, but only a vector"),
+        (("joints",), ObservationConfig(), "has a Dict observation of joints.*key 'privileged'"),
+        (("privileged",), ObservationConfig(), "shows the policy nothing"),
+    ],
+)
+def test_a_dict_that_lacks_what_is_needed_is_refused(shown, config, message):
+    env = Several()
+    env.observation_space = gym.spaces.Dict({key: env.observation_space[key] for key in shown})
+    with pytest.raises(SlipstreamError, match=message):
+        observe(env, config, privileged=not config.hides)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -211,6 +211,32 @@ def test_processes_see_what_this_one_sees():
     there.close()
 
 
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_images_are_as_late_as_the_state_beside_them(on_demand):
+    def seen(delay: int) -> list[dict[str, np.ndarray]]:
+        config = EnvConfig(obs="rgb+state", image_size=16, observe=ObservationConfig(delay=delay))
+        env = open_single("Hopper-v5", config, privileged=True, on_demand=on_demand)
+        rows = [env.reset(seed=0)[0]]
+        return rows + [env.step(np.full(3, 0.3, np.float32))[0] for _ in range(6)]
+
+    present, late = seen(0), seen(2)
+    for t, row in enumerate(late):
+        then = present[max(t - 2, 0)]
+        assert np.array_equal(row["privileged"], present[t]["privileged"])
+        for key in ("state", "sim_state" if on_demand else "rgb"):
+            assert np.array_equal(row[key], then[key])
+
+
+def test_images_alone_may_be_lost():
+    config = EnvConfig(obs="rgb", image_size=16, observe=ObservationConfig(drop=1.0))
+    env = open_env("Hopper-v5", config, 2)
+    first = env.reset(0)["rgb"].copy()
+    for _ in range(3):
+        assert np.array_equal(env.step(np.full((2, 3), 0.3)).next_obs["rgb"], first)
+    env.show_images(False)
+    assert not env.reset(0)["rgb"].any()
+
+
 def test_the_state_beside_images_is_masked_and_the_privileged_one_is_not():
     config = EnvConfig(obs="rgb+state", observe=ObservationConfig("positions"))
     env = open_single("HalfCheetah-v5", config, privileged=True)

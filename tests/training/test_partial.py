@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import slipstream
 from slipstream.checkpoint import resolve
 from slipstream.checkpoint.tree import load_tree
 from slipstream.cli import main
 from slipstream.config import RunConfig, team_config
 from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig
+from slipstream.networks.cnn import CNNConfig
 from slipstream.policies.policy import load_policy
 from slipstream.presets import PRESETS, preset
 from slipstream.training import train
@@ -33,6 +37,70 @@ def test_privileged_observations_never_reach_the_saved_policy(tmp_path):
     env = policy.open_env(2)
     assert list(env.reset(0)) == ["state"] and env.current_obs["state"].shape == (2, 2)
     env.close()
+
+
+class Guided(gym.Env):
+    """A target between -1 and 1: told to the privileged, seen as a noisy number or a grey image."""
+
+    def __init__(self, image=False):
+        seen = (
+            gym.spaces.Box(0, 255, (12, 12, 1), np.uint8) if image else gym.spaces.Box(-9, 9, (2,))
+        )
+        target = gym.spaces.Box(-1, 1, (1,))
+        self.observation_space = gym.spaces.Dict(state=seen, privileged=target)
+        self.action_space = gym.spaces.Box(-1, 1, (1,))
+        self.image = image
+
+    def show(self):
+        noisy = self.target + 0.1 * self.np_random.normal()
+        state = np.array([noisy, self.t], np.float32)
+        if self.image:
+            state = np.full((12, 12, 1), np.clip(127 + 100 * noisy, 0, 255), np.uint8)
+        return {"state": state, "privileged": np.array([self.target], np.float32)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.target, self.t = self.np_random.uniform(-1, 1), 0
+        return self.show(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.show(), -abs(float(action[0]) - self.target), False, self.t == 9, {}
+
+
+def guided_by_images():
+    return Guided(image=True)
+
+
+@pytest.mark.parametrize("name", ["Guided", "guided_by_images"])
+def test_an_environment_of_ones_own_says_what_is_privileged(tmp_path, name):
+    networks = replace(tiny().networks, cnn=CNNConfig((4,), (4,), (4,), embed_size=6))
+    config = tiny(
+        env_id=f"{__name__}:{name}",
+        env=EnvConfig(normalize_obs=True, observe=ObservationConfig(delay=1)),
+        networks=networks,
+        privileged=("accelerator", "critic"),
+    )
+    run_dir = slipstream.train(config, run_dir=tmp_path / "run", show_progress=False)
+    team = load_tree(resolve(run_dir) / "training_state")["team"]
+    networks = team["networks"]
+    for reader in ("accelerator", "critic"):
+        assert networks[reader]["inputs.normalizers.privileged.mean"].shape == (1,)
+    policy = load_policy(run_dir)
+    assert list(policy.spec.obs) == ["state"]
+    assert "privileged" not in (resolve(run_dir) / "policy/config.json").read_text()
+    action = policy.predict(
+        np.zeros(policy.spec.obs["state"].shape, policy.spec.obs["state"].dtype)
+    )
+    assert np.isfinite(action[0]).all()
+
+
+def test_what_nobody_may_read_is_said_once(tmp_path, capsys):
+    config = tiny(env_id=f"{__name__}:Guided", env=EnvConfig(), total_steps=40, stages=("online",))
+    train(config, tmp_path / "run", show_progress=True)
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("shows 'privileged', which nobody reads") == 1
+    assert list(load_policy(tmp_path / "run").spec.obs) == ["state"]
 
 
 def test_the_imitation_gap_is_logged(tmp_path):

@@ -6,34 +6,36 @@ steps and none at an episode's start (see `_RandomDisturbance`).
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 
 from slipstream.envs.masks import env_name
+from slipstream.envs.spaces import is_image
 from slipstream.errors import SlipstreamError
 
 
-class _Disturbance(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+class _Disturbance(gym.Wrapper[Any, Any, Any, Any]):
     """Changes an episode's first observation by `_first`, all others by `_next`, the last too."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         obs, info = self.env.reset(seed=seed, options=options)
         return self._first(obs), info
 
-    def step(self, action: Any) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Take one step."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._next(obs), reward, terminated, truncated, info
 
-    def _first(self, obs: np.ndarray) -> np.ndarray:
+    def _first(self, obs: Any) -> Any:
         raise NotImplementedError
 
-    def _next(self, obs: np.ndarray) -> np.ndarray:
+    def _next(self, obs: Any) -> Any:
         raise NotImplementedError
 
 
@@ -53,7 +55,7 @@ class _RandomDisturbance(_Disturbance):
 
     _generator: np.random.Generator
 
-    def __init__(self, env: gym.Env[np.ndarray, Any]) -> None:
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         # Stacked disturbances need streams of their own: number them from the inside.
         self._stream, inner = 0, env
@@ -63,7 +65,7 @@ class _RandomDisturbance(_Disturbance):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         before = None if seed is not None else _peek(self.unwrapped.np_random)
         obs, info = self.env.reset(seed=seed, options=options)
@@ -75,39 +77,64 @@ class _RandomDisturbance(_Disturbance):
 
 
 class NoiseObservation(_RandomDisturbance):
-    """Adds independent Gaussian noise to every component of every observation.
+    """Adds independent Gaussian noise to every component of every vector that is observed.
 
-    The bounds of the observation space are lifted: clipping to them would bias the noise.
+    Images in a dict stay as they are. The bounds of the observation space are lifted: clipping to
+    them would bias the noise.
     """
 
-    def __init__(self, env: gym.Env[np.ndarray, Any], std: float) -> None:
+    def __init__(self, env: gym.Env[Any, Any], std: float) -> None:
         """Lift the bounds.
 
         Args:
-            env: an environment with float observations.
+            env: an environment with float observations, or a dict of them and of images.
             std: standard deviation in the observation's own units, at least 0.
 
         Raises:
-            SlipstreamError: the observation is not a Box of floats.
+            SlipstreamError: there is nothing but images, or numbers that are no floats.
         """
         super().__init__(env)
+        self.std = std
         space = env.observation_space
+        if isinstance(space, gym.spaces.Dict):
+            shown = {
+                key: part if is_image(part) else self._unbounded(part)
+                for key, part in space.items()
+            }
+            self.observation_space = gym.spaces.Dict(shown)
+            if all(is_image(part) for part in shown.values()):
+                raise SlipstreamError(
+                    f"{env_name(env)} shows images alone, and noise is added to vectors only: set "
+                    "noise to 0"
+                )
+        else:
+            self.observation_space = self._unbounded(space)
+
+    def _unbounded(self, space: gym.Space[Any]) -> gym.spaces.Box:
         if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
             raise SlipstreamError(
-                f"{env_name(env)} has a {type(space).__name__} observation of {space.dtype}, and "
-                "noise can be added to a Box of floats only: set noise to 0"
+                f"{env_name(self.env)} has a {type(space).__name__} observation of {space.dtype}, "
+                "and noise can be added to a Box of floats only: set noise to 0"
             )
-        self.std = std
         # Any: gymnasium's annotation asks for a type where every dtype works.
         dtype: Any = space.dtype
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, space.shape, dtype)
+        return gym.spaces.Box(-np.inf, np.inf, space.shape, dtype)
 
-    def _first(self, obs: np.ndarray) -> np.ndarray:
+    def _first(self, obs: Any) -> Any:
         return self._next(obs)
 
-    def _next(self, obs: np.ndarray) -> np.ndarray:
-        noise = self.std * self._generator.standard_normal(np.shape(obs))
-        return (obs + noise).astype(self.observation_space.dtype)
+    def _next(self, obs: Any) -> Any:
+        space = self.observation_space
+        if isinstance(space, gym.spaces.Dict):
+            return {
+                key: obs[key] if is_image(part) else self._noisy(obs[key], part)
+                for key, part in space.items()
+            }
+        return self._noisy(obs, space)
+
+    def _noisy(self, value: np.ndarray, space: gym.Space[Any]) -> np.ndarray:
+        noise = self.std * self._generator.standard_normal(np.shape(value))
+        return (value + noise).astype(space.dtype)
 
 
 class DropObservation(_RandomDisturbance):
@@ -116,49 +143,56 @@ class DropObservation(_RandomDisturbance):
     An episode's first observation is never lost, its last may be.
     """
 
-    _seen: np.ndarray
+    _seen: Any
 
-    def __init__(self, env: gym.Env[np.ndarray, Any], probability: float) -> None:
+    def __init__(self, env: gym.Env[Any, Any], probability: float) -> None:
         """Keep the probability.
 
         Args:
-            env: an environment with array observations.
+            env: an environment with observations that are arrays, or dicts of them.
             probability: of losing an observation, in [0, 1]; 1 shows the first for ever.
         """
         super().__init__(env)
         self.probability = probability
 
-    def _first(self, obs: np.ndarray) -> np.ndarray:
-        self._seen = np.array(obs)  # a copy: an environment may write into its array again
-        return self._seen.copy()
+    def _first(self, obs: Any) -> Any:
+        self._seen = _copy(obs)
+        return _copy(self._seen)
 
-    def _next(self, obs: np.ndarray) -> np.ndarray:
+    def _next(self, obs: Any) -> Any:
         if self._generator.random() >= self.probability:
-            self._seen = np.array(obs)
-        return self._seen.copy()
+            self._seen = _copy(obs)
+        return _copy(self._seen)
 
 
 class DelayObservation(_Disturbance):
     """Shows the observation of `delay` steps ago, and until there is one the episode's first."""
 
-    def __init__(self, env: gym.Env[np.ndarray, Any], delay: int) -> None:
+    def __init__(self, env: gym.Env[Any, Any], delay: int) -> None:
         """Make room for the observations that are still under way.
 
         Args:
-            env: an environment with array observations.
+            env: an environment with observations that are arrays, or dicts of them.
             delay: steps, at least 0.
         """
         super().__init__(env)
         self.delay = delay
-        self._under_way: deque[np.ndarray] = deque(maxlen=delay + 1)
+        self._under_way: deque[Any] = deque(maxlen=delay + 1)
 
-    def _first(self, obs: np.ndarray) -> np.ndarray:
+    def _first(self, obs: Any) -> Any:
         self._under_way.clear()
         return self._next(obs)
 
-    def _next(self, obs: np.ndarray) -> np.ndarray:
-        self._under_way.append(np.array(obs))  # a copy, as above
-        return self._under_way[0].copy()
+    def _next(self, obs: Any) -> Any:
+        self._under_way.append(_copy(obs))
+        return _copy(self._under_way[0])
+
+
+def _copy(obs: Any) -> Any:
+    """An observation in arrays of its own: an environment may write into its arrays again."""
+    if isinstance(obs, Mapping):
+        return {key: np.array(value) for key, value in obs.items()}
+    return np.array(obs)
 
 
 def _peek(generator: np.random.Generator) -> int:

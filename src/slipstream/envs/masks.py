@@ -1,7 +1,7 @@
 """Hiding components of a vector observation, so that a task is only partially observable."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from slipstream.errors import SlipstreamError
+from slipstream.spec import PRIVILEGED
 
 # Zelezetsky et al. 2025 (arXiv 2509.26137). The kept components, and the sizes of the observation
 # for which they were meant: Ant with and without contact forces begins alike.
@@ -49,10 +50,10 @@ def mask_indices(mask: str, env: gym.Env[Any, Any]) -> tuple[int, ...]:
         Indices into the observation.
 
     Raises:
-        SlipstreamError: the observation is not a vector, the mask is not known for this
+        SlipstreamError: there is no vector to be masked, the mask is not known for this
             environment, or the list is malformed or does not fit.
     """
-    size = vector_space(env).shape[0]
+    size = masked_vector(env)[1].shape[0]
     ranges = parse_mask(mask)
     if ranges is not None:
         last = max(each[-1] for each in ranges)
@@ -93,50 +94,71 @@ def parse_mask(mask: str) -> tuple[range, ...] | None:
     return ranges
 
 
-class MaskObservation(gym.ObservationWrapper[np.ndarray, Any, np.ndarray]):
+class MaskObservation(gym.ObservationWrapper[Any, Any, Any]):
     """Shows some components of a vector observation, (n,) -> (len(kept),)."""
 
-    def __init__(self, env: gym.Env[np.ndarray, Any], kept: Iterable[int]) -> None:
+    def __init__(self, env: gym.Env[Any, Any], kept: Iterable[int]) -> None:
         """Cut the observation space down.
 
         Args:
-            env: an environment with a vector observation.
+            env: an environment with a vector observation, or with one in a dict.
             kept: indices into it, from `mask_indices`; they are shown in this order.
 
         Raises:
-            SlipstreamError: the observation is not a vector.
+            SlipstreamError: there is no vector, or several.
         """
         super().__init__(env)
-        space = vector_space(env)
+        self._key, space = masked_vector(env)
         self.kept = np.array(tuple(kept), np.intp)
         # Any: gymnasium's annotation asks for a type where every dtype works.
         dtype: Any = space.dtype
-        self.observation_space = gym.spaces.Box(
-            space.low[self.kept], space.high[self.kept], dtype=dtype
-        )
+        cut = gym.spaces.Box(space.low[self.kept], space.high[self.kept], dtype=dtype)
+        shown = env.observation_space
+        if isinstance(shown, gym.spaces.Dict):
+            self.observation_space = gym.spaces.Dict({**shown.spaces, self._key: cut})
+        else:
+            self.observation_space = cut
 
-    def observation(self, observation: np.ndarray) -> np.ndarray:
+    def observation(self, observation: Any) -> Any:
         """The kept components, in an array of their own."""
+        if isinstance(observation, Mapping):
+            return {**observation, self._key: observation[self._key][self.kept]}
         return observation[self.kept]
 
 
-def vector_space(env: gym.Env[Any, Any]) -> gym.spaces.Box:
-    """The observation space of an environment that shows vectors.
+def masked_vector(env: gym.Env[Any, Any]) -> tuple[str, gym.spaces.Box]:
+    """The vector of an observation that is masked, with its key.
+
+    Returns:
+        The observation itself, called `state`, where it is one vector; of a dict `state`, or the
+        only vector that the policy sees.
 
     Raises:
-        SlipstreamError: the space is not a Box of one dimension.
+        SlipstreamError: there is no vector, or several and none is called `state`.
     """
     space = env.observation_space
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-        return space
-    shape = (
-        f"{type(space).__name__} of shape {space.shape}" if space.shape else type(space).__name__
-    )
+    parts = space.spaces if isinstance(space, gym.spaces.Dict) else {"state": space}
+    vectors = {
+        key: part
+        for key, part in parts.items()
+        if key != PRIVILEGED and isinstance(part, gym.spaces.Box) and len(part.shape) == 1
+    }
+    key = "state" if len(vectors) != 1 else next(iter(vectors))
+    if key in vectors:
+        return key, vectors[key]
     raise SlipstreamError(
-        f"{env_name(env)} has a {shape} observation, but only a vector (a Box of one dimension) "
-        "can be masked, disturbed or kept beside the full one: pass a function that returns the "
-        "environment wrapped in gymnasium.wrappers.FlattenObservation"
+        f"{env_name(env)} has {describe(space)}, but only a vector (a Box of one dimension; of "
+        "several in a Dict the one called 'state') can be masked: pass a function that returns the "
+        "environment in a wrapper that shows one"
     )
+
+
+def describe(space: gym.Space[Any]) -> str:
+    """An observation space in a few words."""
+    if isinstance(space, gym.spaces.Dict):
+        return f"a Dict observation of {', '.join(map(str, space.spaces))}"
+    shape = f" of shape {space.shape}" if space.shape else ""
+    return f"a {type(space).__name__}{shape} observation"
 
 
 def env_name(env: gym.Env[Any, Any]) -> str:

@@ -14,8 +14,9 @@ import gymnasium as gym
 import numpy as np
 
 from slipstream.envs.masks import env_name
+from slipstream.envs.spaces import is_image
 from slipstream.errors import SlipstreamError
-from slipstream.spec import SIM_STATE
+from slipstream.spec import PRIVILEGED, SIM_STATE
 
 Images = dict[str, np.ndarray]
 
@@ -206,10 +207,10 @@ class BlindObservation(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def shows_images(env: gym.Env[Any, Any]) -> bool:
-    """Whether an environment shows images of its own: (H, W, C) uint8."""
+    """Whether an environment shows the policy images of its own: (H, W, C) uint8."""
     space = env.observation_space
-    parts = space.values() if isinstance(space, gym.spaces.Dict) else (space,)
-    return any(part.dtype == np.uint8 and len(part.shape or ()) == 3 for part in parts)
+    parts = space.spaces if isinstance(space, gym.spaces.Dict) else {"rgb": space}
+    return any(is_image(part) for key, part in parts.items() if key != PRIVILEGED)
 
 
 class RenderCameras:

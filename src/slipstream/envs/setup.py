@@ -66,7 +66,7 @@ class EnvConfig:
     """Blacken every image, for everybody: the control that tells what can be done without looking.
     Nothing is rendered then."""
     observe: ObservationConfig = field(default_factory=ObservationConfig)
-    """What the policy sees of the state."""
+    """What the policy sees of what there is."""
     prev_action: bool = False
     """Show the policy its previous action, too (zeros at an episode's start)."""
     prev_reward: bool = False
@@ -81,9 +81,9 @@ class EnvConfig:
         self._check_physics()
         if self.image_size < 8:
             raise SlipstreamError(f"env.image_size is {self.image_size}; it must be at least 8")
-        if "state" not in self.parts and self.observe != ObservationConfig():
+        if "state" not in self.parts and (self.observe.mask != "none" or self.observe.noise > 0):
             raise SlipstreamError(
-                f"mask and env.observe change the state, but obs is '{self.obs}'; use "
+                f"mask and env.observe.noise change the state, but obs is '{self.obs}'; use "
                 f"'{self.obs}+state', or leave them out"
             )
 
@@ -241,8 +241,9 @@ def open_single(
     cameras = _cameras(env, config, sorted(textures, reverse=True))
     if config.blind:
         cameras = BlindCameras(cameras)
-    env = observe(env, config.observe, privileged, visible if "state" in config.parts else None)
-    return PixelObservation(env, cameras, "state" in config.parts, on_demand)
+    show_state = "state" in config.parts
+    look = partial(PixelObservation, cameras=cameras, show_state=show_state, on_demand=on_demand)
+    return observe(env, config.observe, privileged, visible if show_state else None, look)
 
 
 def _build(

@@ -48,9 +48,14 @@ def _array_spec(space: gym.Space[Any], where: str) -> ArraySpec:
             f"{where} has the observation space {_one_line(space)}, but only Box observations "
             f"(vectors, or uint8 images) and Dicts of them are supported: {remedy}"
         )
-    if space.dtype == np.uint8 and len(space.shape) == 3:
+    if is_image(space):
         return ArraySpec(tuple(space.shape), "uint8")
     return ArraySpec((int(np.prod(space.shape)),))
+
+
+def is_image(space: gym.Space[Any]) -> bool:
+    """Whether a part of an observation is an image, (H, W, C) uint8."""
+    return space.dtype == np.uint8 and len(space.shape or ()) == 3
 
 
 def to_obs(raw: Any, spec: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:

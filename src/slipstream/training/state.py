@@ -14,6 +14,7 @@ from slipstream.errors import SlipstreamError
 from slipstream.judging.referee import Referee
 from slipstream.judging.videos import check_videos
 from slipstream.policies.policy import describe_policy
+from slipstream.spec import PRIVILEGED
 from slipstream.stages.interact import Interaction
 from slipstream.stages.team import Team
 from slipstream.training.clock import Clock
@@ -88,6 +89,11 @@ class RunState:
         self.team = Team(sizes, self.spec, self.envs.single, brought, self.env.spec)
         if saved is None:
             say(self.team.say_memory())
+            if PRIVILEGED in self.spec.obs and not config.privileged:
+                say(
+                    f"{self.spec.env_id} shows '{PRIVILEGED}', which nobody reads: it is for the "
+                    "networks that --privileged names"
+                )
         self.step = self.num_updates = 0
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}
