@@ -20,7 +20,7 @@ from slipstream.logs.trackers import TrackerName
 from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.replay import Placement
 from slipstream.replay.placement import ReplayDevice
-from slipstream.spec import PRIVILEGED, EnvSpec
+from slipstream.spec import PREVIOUS, PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
@@ -196,9 +196,10 @@ class RunConfig:
     def fitted(self, spec: EnvSpec) -> "RunConfig":
         """The same for an environment which shows images alone, whatever was asked of it.
 
-        One image tells no velocity.
+        One image tells no velocity, nor does it with the previous action beside it.
         """
-        seen = [value for key, value in spec.obs.items() if key != PRIVILEGED]
+        unseen = (PRIVILEGED, *PREVIOUS)
+        seen = [value for key, value in spec.obs.items() if key not in unseen]
         if any(len(value.shape) == 1 for value in seen):
             return self
         return replace(self, networks=self._stacking(hides=True))

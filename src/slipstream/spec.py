@@ -12,6 +12,9 @@ PRIVILEGED = "privileged"
 SIM_STATE = "sim_state"
 """The observation key of a simulator's state (float64), of which images are rendered on demand."""
 
+PREVIOUS = ("prev_action", "prev_reward")
+"""The observation keys of what came before: the adapter's, not the environment's."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:

@@ -36,6 +36,13 @@ BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
             r"key 'b'.*observation space Discrete\(2\).*FlattenObservation",
         ),
         (gym.spaces.Dict(a=gym.spaces.Dict(b=BOX)), BOX, "key 'a'.*FlattenObservation"),
+        (
+            gym.spaces.Dict(a=BOX, prev_action=BOX),
+            BOX,
+            "the key 'prev_action', which has a meaning",
+        ),
+        (gym.spaces.Dict(prev_reward=BOX), BOX, "the key 'prev_reward'"),
+        (gym.spaces.Dict(sim_state=BOX), BOX, "the key 'sim_state'"),
         (gym.spaces.Text(3), BOX, "observation space Text.*only Box observations"),
         (BOX, gym.spaces.Discrete(2), r"action space Discrete\(2\).*continuous actions"),
         (BOX, gym.spaces.MultiBinary(2), r"action space MultiBinary\(2\)"),

@@ -5,7 +5,7 @@ import torch
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer
 from slipstream.networks.cnn import CNNConfig
-from slipstream.networks.inputs import Inputs
+from slipstream.networks.inputs import ByKey, Inputs
 from slipstream.networks.mlp import MLPConfig
 from slipstream.spec import ArraySpec, EnvSpec
 from tests.networks.policies import actor_of
@@ -35,6 +35,16 @@ def test_normalizer_survives_saving():
     other.load_state_dict(normalizer.state_dict())
     x = torch.randn(4, 2)
     assert torch.equal(normalizer(x), other(x))
+
+
+def test_any_key_may_name_a_module():
+    keys = ["agent.pos", "agent%2Epos", "keys", "training", "state", "a/b"]
+    modules = ByKey({key: Normalizer(i + 1) for i, key in enumerate(keys)})
+    assert list(modules) == list(modules.keys()) == keys
+    assert [module.mean.shape[0] for module in modules.values()] == [1, 2, 3, 4, 5, 6]
+    assert all(modules[key] is module for key, module in modules.items())
+    assert "agent" not in modules and "agent.pos" in modules
+    assert "state.mean" in modules.state_dict()
 
 
 def test_several_keys_lie_side_by_side():

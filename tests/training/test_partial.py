@@ -17,6 +17,7 @@ from slipstream.envs.setup import EnvConfig
 from slipstream.networks.cnn import CNNConfig
 from slipstream.policies.policy import load_policy
 from slipstream.presets import PRESETS, preset
+from slipstream.spec import ArraySpec, EnvSpec
 from slipstream.training import train
 from tests.tiny_runs import lines, tiny
 
@@ -93,6 +94,34 @@ def test_an_environment_of_ones_own_says_what_is_privileged(tmp_path, name):
         np.zeros(policy.spec.obs["state"].shape, policy.spec.obs["state"].dtype)
     )
     assert np.isfinite(action[0]).all()
+
+
+def dotted():
+    """The same with names as other simulators give them."""
+    env = Guided()
+    env.observation_space = gym.spaces.Dict({"agent.pos": gym.spaces.Box(-9, 9, (2,))})
+    show = env.show
+    env.show = lambda: {"agent.pos": show()["state"]}
+    return env
+
+
+def test_keys_may_have_dots(tmp_path):
+    env_id = f"{__name__}:dotted"
+    config = tiny(env_id=env_id, env=EnvConfig(normalize_obs=True), total_steps=120)
+    run_dir = train(config, tmp_path / "run", show_progress=False)
+    policy = load_policy(run_dir)
+    assert list(policy.spec.obs) == ["agent.pos"]
+    assert policy.actor.inputs.normalizers["agent.pos"].count > 100
+    goes_on = replace(config, accelerator=f"slipstream:{run_dir}", total_steps=60)
+    train(goes_on, tmp_path / "further", show_progress=False)
+
+
+@pytest.mark.parametrize(("obs", "stack"), [("rgb", 3), ("state", 1)])
+def test_what_came_before_does_not_tell_what_an_image_hides(obs, stack):
+    shown = {"rgb": ArraySpec((8, 8, 3), "uint8")} if obs == "rgb" else {"state": ArraySpec((2,))}
+    previous = {"prev_action": ArraySpec((1,)), "prev_reward": ArraySpec((1,))}
+    networks = tiny().fitted(EnvSpec("it", shown | previous, (-1.0,), (1.0,))).built_networks
+    assert (networks.mlp.frame_stack, networks.critic.frame_stack) == (stack, stack)
 
 
 def test_what_nobody_may_read_is_said_once(tmp_path, capsys):

@@ -21,7 +21,7 @@ from slipstream.checkpoint.tree import load_tree
 from slipstream.config import EnvConfig, RunConfig, strict_converter
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
-from slipstream.networks.inputs import Normalizer
+from slipstream.networks.inputs import Normalizer, module_name
 from slipstream.policies.policy import Policy, load_policy
 from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import Brought
@@ -165,10 +165,11 @@ def _here(about: str, key: str, there: EnvSpec, here: EnvSpec, prefers_all: bool
 
 def _renamed(tensors: Mapping[str, Tensor], keys: Mapping[str, str]) -> dict[str, Tensor]:
     """Weights with the observations' names, which normalizers go by, of this run."""
+    names = {module_name(there): module_name(here) for there, here in keys.items()}
     named: dict[str, Tensor] = {}
     for name, value in tensors.items():
         parts = name.split(".")
         if parts[:2] == ["inputs", "normalizers"]:
-            parts[2] = keys.get(parts[2], parts[2])
+            parts[2] = names.get(parts[2], parts[2])
         named[".".join(parts)] = value
     return named

@@ -10,10 +10,10 @@ from slipstream.accelerators.frozen import std_of_entropy
 from slipstream.accelerators.recipe import Output
 from slipstream.config import RunConfig
 from slipstream.errors import SlipstreamError
-from slipstream.spec import PRIVILEGED, EnvSpec
+from slipstream.spec import PREVIOUS, PRIVILEGED, EnvSpec
 from slipstream.stages.learners import algorithm_class
 
-_OWN_KEYS = (PRIVILEGED, "prev_action", "prev_reward")
+_OWN_KEYS = (PRIVILEGED, *PREVIOUS)
 Kind = Literal["a policy", "data"]
 _MADE: dict[Kind, str] = {"a policy": "trained", "data": "recorded"}
 _NAMES = {"sac": "SAC", "td3": "TD3"}

@@ -22,6 +22,7 @@ from slipstream.config import RunConfig
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
 from slipstream.networks.critic import CriticConfig
+from slipstream.networks.inputs import module_name
 from slipstream.networks.mlp import MLPConfig
 from slipstream.spec import EnvSpec
 from slipstream.stages.accelerate import Brought
@@ -162,7 +163,7 @@ def _normalizer(
         "var": np.maximum(statistics.var - 1e-8, 0),  # `Normalizer` adds that
         "count": np.float64(1),
     }
-    prefix = f"inputs.normalizers.{key}"
+    prefix = f"inputs.normalizers.{module_name(key)}"
     return {
         f"{prefix}.{name}": torch.as_tensor(value, dtype=torch.float32)
         for name, value in values.items()

@@ -28,8 +28,7 @@ class ObservationConfig:
     """Components that the policy sees: none hides nothing; paper (HalfCheetah, Hopper, Ant);
     positions or velocities (MuJoCo); or a list such as 0-3,8-12."""
     noise: float = 0.0
-    """Standard deviation of Gaussian noise on every component of the state, in the observation's own
-    units."""
+    """Standard deviation of Gaussian noise on every component of the state, in its own units."""
     drop: float = 0.0
     """Probability of losing an observation, images included, the one before being seen again."""
     delay: int = 0
@@ -73,6 +72,7 @@ def observe(
             the environment has a key `privileged` of its own, that is kept as it is instead.
         visible: the components that there are for the policy before any mask, which counts among
             them; None for all.
+        look: makes the environment one that shows images of the present, too; None leaves it.
 
     Returns:
         `env` itself where there is nothing to do. Else an environment that shows the policy's

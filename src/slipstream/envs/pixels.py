@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from slipstream.envs.masks import env_name
-from slipstream.envs.spaces import is_image
+from slipstream.envs.spaces import is_image, taken_key
 from slipstream.errors import SlipstreamError
 from slipstream.spec import PRIVILEGED, SIM_STATE
 
@@ -88,6 +88,8 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
         shown: dict[str, gym.Space[Any]] = dict(
             parts.items() if isinstance(parts, gym.spaces.Dict) else [("state", parts)]
         )
+        if SIM_STATE in shown:
+            raise taken_key(env_name(env), SIM_STATE)
         if not show_state:
             shown.pop("state", None)
         if on_demand:

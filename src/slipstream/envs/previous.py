@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from slipstream.envs.arrays import Array, Arrays
-from slipstream.spec import ArraySpec
+from slipstream.spec import PREVIOUS, ArraySpec
 
 
 class Previous:
@@ -25,7 +25,7 @@ class Previous:
             reward: show the reward.
         """
         self._arrays = arrays
-        sizes = {"prev_action": action_dim, "prev_reward": 1 if reward else None}
+        sizes = dict(zip(PREVIOUS, (action_dim, 1 if reward else None), strict=True))
         shown = {key: size for key, size in sizes.items() if size is not None}
         self.spec = {key: ArraySpec((size,)) for key, size in shown.items()}
         self._values: dict[str, Array] = {

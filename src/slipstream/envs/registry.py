@@ -16,9 +16,10 @@ from slipstream.envs import mujoco
 from slipstream.envs.maniskill.single import ManiSkillEnv
 from slipstream.envs.maniskill.tasks import is_maniskill
 from slipstream.envs.recorder import EpisodeRecorder
-from slipstream.envs.spaces import ActionScale, observation_spec
+from slipstream.envs.spaces import ActionScale, observation_spec, taken_key
 from slipstream.errors import SlipstreamError
 from slipstream.import_path import is_import_path, load_object, search_working_folder
+from slipstream.spec import SIM_STATE
 
 EnvFactory = Callable[[], gym.Env[Any, Any]]
 PROBE_NAMESPACE = "slipstream/"
@@ -83,7 +84,9 @@ def record(factory: EnvFactory, main_pid: int) -> EpisodeRecorder:
         )
     recorder = EpisodeRecorder(env)
     # Here, before the vector environment meets a space that it cannot batch.
-    observation_spec(env.observation_space, recorder.description[0])
+    shown = observation_spec(env.observation_space, recorder.description[0])
+    if SIM_STATE in shown and not recorder.renders_images:
+        raise taken_key(recorder.description[0], SIM_STATE)
     ActionScale(env.action_space, recorder.description[0])
     return recorder
 

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from slipstream.errors import SlipstreamError
-from slipstream.spec import SIM_STATE, ArraySpec
+from slipstream.spec import PREVIOUS, SIM_STATE, ArraySpec
 
 
 def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]:
@@ -22,9 +22,12 @@ def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]
         Box, and for a Dict of Boxes each of its keys in the same way.
 
     Raises:
-        SlipstreamError: the space is neither a Box nor a Dict of Boxes.
+        SlipstreamError: the space is neither a Box nor a Dict of Boxes, or a key is taken.
     """
     if isinstance(space, gym.spaces.Dict) and space.spaces:
+        for key in space.spaces:
+            if key in ("", *PREVIOUS):
+                raise taken_key(env_id, key)
         specs = {
             str(key): _array_spec(part, f"{env_id} (key {key!r})")
             for key, part in space.spaces.items()
@@ -34,6 +37,14 @@ def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]
         return specs
     array = _array_spec(space, env_id)
     return {"rgb" if array.dtype == "uint8" else "state": array}
+
+
+def taken_key(env_id: str, key: str) -> SlipstreamError:
+    """The error for an environment's own observation key that means something else here."""
+    return SlipstreamError(
+        f"{env_id} shows an observation with the key '{key}', which has a meaning of its own here: "
+        "give it another name"
+    )
 
 
 def _array_spec(space: gym.Space[Any], where: str) -> ArraySpec:

@@ -1,7 +1,8 @@
 """From observations to one vector a frame: the part of a network that knows observation keys."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from urllib.parse import unquote
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from slipstream.spec import ArraySpec
 OWN, TARGET, FROZEN = "embedding", "target_embedding", "frozen_embedding"
 """Whose embedding of an image: the networks' that learn, their targets', or that of a policy whose
 encoder is frozen beside critics whose own learns on."""
+_TAKEN = frozenset(dir(nn.ModuleDict()))
 
 
 class Normalizer(nn.Module):
@@ -52,6 +54,42 @@ class Normalizer(nn.Module):
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-self.clip, self.clip)
 
 
+class ByKey(nn.ModuleDict):
+    """Modules by observation key. Torch alone takes no dot in a key, and no name of its own."""
+
+    def __getitem__(self, key: str) -> nn.Module:
+        """The module of a key."""
+        return super().__getitem__(module_name(key))
+
+    def __setitem__(self, key: str, module: nn.Module) -> None:
+        """Keep a module."""
+        super().__setitem__(module_name(key), module)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is one for a key."""
+        return super().__contains__(module_name(key))
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+        return map(unquote, super().__iter__())
+
+    def keys(self) -> KeysView[str]:
+        """The keys."""
+        return dict(self.items()).keys()
+
+    def items(self) -> ItemsView[str, nn.Module]:
+        """Keys and modules."""
+        return dict(zip(self, self.values(), strict=True)).items()
+
+
+def module_name(key: str) -> str:
+    """An observation key as weights are named by it."""
+    name = key.replace("%", "%25").replace(".", "%2E")
+    if name in _TAKEN:
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    return name
+
+
 class Inputs(nn.Module):
     """Observations of the named keys as one vector a frame: vectors as they are, images encoded.
 
@@ -85,10 +123,8 @@ class Inputs(nn.Module):
             self.sizes.append(cnn.embed_size if key in encoders else shape[0])
         self.keys = tuple(keys)
         self.size = sum(self.sizes)
-        self.normalizers = nn.ModuleDict(
-            {key: normalizers[key] for key in keys if key in normalizers}
-        )
-        self.encoders = nn.ModuleDict(encoders)
+        self.normalizers = ByKey({key: normalizers[key] for key in keys if key in normalizers})
+        self.encoders = ByKey(encoders)
         self.borrowed = False
         self.embedded_as = OWN
 
