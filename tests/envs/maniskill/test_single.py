@@ -275,6 +275,31 @@ def test_files_that_are_missing_are_told_with_the_command_and_never_asked_for(
         ManiSkillEnv("PickSingleYCB-v1")
 
 
+@pytest.mark.usefixtures("pull_cube")
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("PickCubeWidowXAI-v1", ["widowxai"]),
+        ("ArchitecTHOR_SceneManipulation-v1", ["AI2THOR"]),
+        ("ReplicaCAD_SceneManipulation-v1", ["ReplicaCAD"]),
+        ("SceneManipulation-v1", ["ReplicaCAD"]),
+        ("ReplicaCADTidyHouseVal_SceneManipulation-v1", ["ReplicaCAD", "ReplicaCADRearrange"]),
+        ("PutEggplantInBasketScene-v1", ["bridge_v2_real2sim", "widowx250s"]),
+        ("StackGreenCubeOnYellowCubeBakedTexInScene-v1", ["bridge_v2_real2sim", "widowx250s"]),
+    ],
+)
+def test_what_maniskill_does_not_say_is_known_before_the_task_is_made(
+    monkeypatch, tmp_path, name, groups
+):
+    assets: Any = importlib.import_module("mani_skill.utils.assets")
+    for group in groups:
+        monkeypatch.setattr(assets.DATA_SOURCES[group], "output_dir", tmp_path)
+    monkeypatch.setattr(making.gym, "make", lambda *_, **__: pytest.fail("it was made"))
+    commands = " && ".join(f"python -m mani_skill.utils.download_asset {g}" for g in groups)
+    with pytest.raises(SlipstreamError, match=rf"^{name} needs files.*: {commands}$"):
+        ManiSkillEnv(name)
+
+
 def train_without_vulkan(nowhere: Path) -> int:
     for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
         os.environ[name] = str(nowhere)

@@ -37,11 +37,14 @@ _NAMES = frozenset(
     """.split()  # noqa: SIM905 - one a line would be longer than the rest
 )
 
-# What ManiSkill does not say of its own tasks: id -> what to download.
+# What ManiSkill does not say of its own tasks, a robot that is named inside of them included: ids ->
+# what they need beside what is declared.
 _UNDECLARED_ASSETS = {
-    r"ArchitecTHOR_.*": "AI2THOR",
-    r"ReplicaCAD_.*|SceneManipulation-v1": "ReplicaCAD",
-    r"ReplicaCAD.+_.*": "ReplicaCADRearrange",
+    r"ArchitecTHOR_.*": ("AI2THOR",),
+    r"ReplicaCAD_.*|SceneManipulation-v1": ("ReplicaCAD",),
+    r"ReplicaCAD[^_]+_.*": ("ReplicaCAD", "ReplicaCADRearrange"),
+    r"PickCubeWidowXAI-v1": ("widowxai",),
+    r"Put(Carrot|Eggplant|Spoon)[OI]n.+Scene-v1|StackGreenCubeOnYellowCube.+": ("widowx250s",),
 }
 
 # Tasks whose episodes depend on the episode before unless each has a new scene (contact forces in
@@ -95,6 +98,10 @@ def check_assets(name: str, kwargs: Mapping[str, Any]) -> None:
         parameter = inspect.signature(task.cls.__init__).parameters.get("robot_uids")
         robots = None if parameter is None else parameter.default
     groups = [*(task.asset_download_ids or ())]
+    if "scene_builder_cls" not in kwargs:  # which builds another scene
+        for pattern, undeclared in _UNDECLARED_ASSETS.items():
+            if re.fullmatch(pattern, name):
+                groups += undeclared
     for robot in robots if isinstance(robots, tuple | list) else (robots,):
         if isinstance(robot, str) and robot in agents:
             groups += agents[robot].asset_download_ids
@@ -117,8 +124,5 @@ def _is_there(assets: Any, group: str) -> bool:
 
 def missing_files(name: str, groups: Sequence[str], what: str) -> str:
     """Say what a task lacks (`what`), and the command that downloads these groups of files."""
-    for pattern, group in _UNDECLARED_ASSETS.items():
-        if re.fullmatch(pattern, name):
-            groups = [group]
     commands = " && ".join(f"python -m mani_skill.utils.download_asset {each}" for each in groups)
     return f"{name} needs files that are not here ({what}): {commands}"
