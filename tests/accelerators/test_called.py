@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from slipstream.accelerators import bring, bring_again, describe_brought
-from slipstream.accelerators.frozen import Spread
+from slipstream.accelerators.frozen import FromEnv, Spread
 from slipstream.errors import SlipstreamError
 from slipstream.networks.heads import Deterministic
+from slipstream.spec import EnvSpec
 from tests.accelerators.models import observations, our_actions, pendulum, run_config
 
 MODULE = '''
@@ -87,6 +88,11 @@ def test_a_function_acts_in_the_environments_units(module, name, algorithm):
     assert describe_brought(brought) == (
         f"python:{module}:{name}: stays as it is, critics learnt from nothing"
     )
+
+
+def test_a_component_that_cannot_move_stays_in_the_middle():
+    scale = FromEnv(EnvSpec("it", {}, (-2.0, 0.5), (2.0, 0.5)))
+    assert scale(torch.tensor([[1.0, 0.5], [3.0, 0.5]])).tolist() == [[0.5, 0.0], [1.0, 0.0]]
 
 
 def test_actions_beyond_the_bounds_are_clipped(module):

@@ -63,7 +63,8 @@ def load_minari(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
             "or raise data.rows"
         )
     columns = {name: np.concatenate([part[name] for part in parts[::-1]]) for name in parts[0]}
-    action = (columns["action"] - (low + high) / 2) / ((high - low) / 2)
+    reach = np.where(high > low, (high - low) / 2, 1)  # what cannot move stays in the middle
+    action = (columns["action"] - (low + high) / 2) / reach
     columns["action"] = action.clip(-1, 1).astype(np.float32)
     return _bring(about, Episodes(columns), config, spec)
 

@@ -18,7 +18,7 @@ Call = Callable[[np.ndarray], np.ndarray]
 """Observations (B, n) float32 -> actions (B, A) in the environment's own units."""
 
 
-class ActionScale(nn.Module):
+class FromEnv(nn.Module):
     """Takes actions from the environment's own units to [-1, 1], clipped."""
 
     centre: Tensor
@@ -28,7 +28,9 @@ class ActionScale(nn.Module):
         super().__init__()
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         self.register_buffer("centre", (low + high) / 2, persistent=False)
-        self.register_buffer("reach", (high - low) / 2, persistent=False)
+        # A component that cannot move stays in the middle, as that of its low and high is.
+        reach = torch.where(high > low, (high - low) / 2, 1)
+        self.register_buffer("reach", reach, persistent=False)
 
     def forward(self, action: Tensor) -> Tensor:
         """Action (..., A) -> (..., A)."""
@@ -51,7 +53,7 @@ class CalledPolicy(nn.Module):
         super().__init__()
         self.call, self.about = call, about
         self.feature_size = spec.action_dim
-        self.scale = ActionScale(spec)
+        self.scale = FromEnv(spec)
 
     def forward(self, frames: Tensor, valid: Tensor, last: int = 1) -> Tensor:
         """Frames (B, T, K), valid (B, T) -> actions in [-1, 1] at the `last` steps (B, last, A)."""
@@ -96,7 +98,7 @@ class BoxHead(nn.Module):
     def __init__(self, feature_size: int, spec: EnvSpec) -> None:
         super().__init__()
         self.output = Linear(feature_size, spec.action_dim)
-        self.scale = ActionScale(spec)
+        self.scale = FromEnv(spec)
 
     def forward(self, features: Tensor) -> Deterministic:
         """Features (..., F) -> action (..., A)."""
