@@ -7,11 +7,15 @@ from typing import cast
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AsyncVectorEnv
 
+from slipstream.envs.device_arrays import DeviceArrays
 from slipstream.envs.making import make_env
+from slipstream.envs.spaces import ActionScale, observation_spec, to_obs
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
+from slipstream.spec import ArraySpec
 from tests.envs.vectors import Report
 
 
@@ -43,6 +47,17 @@ BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         ),
         (gym.spaces.Dict(prev_reward=BOX), BOX, "the key 'prev_reward'"),
         (gym.spaces.Dict(sim_state=BOX), BOX, "the key 'sim_state'"),
+        (
+            gym.spaces.Box(0, 1, (64, 64, 3)),
+            BOX,
+            r"images \(64, 64, 3\) of float32.*uint8, 0 to 255",
+        ),
+        (gym.spaces.Dict(a=gym.spaces.Box(0, 1, (1, 64, 64))), BOX, r"'a'.*images \(1, 64, 64\)"),
+        (
+            BOX,
+            gym.spaces.Box(np.finfo(np.float32).min, np.finfo(np.float32).max, (1,)),
+            r"unbounded action: component 0 lies in \[-3\.4.*finite bounds",
+        ),
         (gym.spaces.Text(3), BOX, "observation space Text.*only Box observations"),
         (BOX, gym.spaces.Discrete(2), r"action space Discrete\(2\).*continuous actions"),
         (BOX, gym.spaces.MultiBinary(2), r"action space MultiBinary\(2\)"),
@@ -59,6 +74,48 @@ def test_unsupported_spaces_are_named(observation_space, action_space, message, 
     with pytest.raises(SlipstreamError, match=message) as caught:
         make_env(lambda: WithSpaces(observation_space, action_space), parallel=parallel)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((9, 12), (9, 12, 1)),
+        ((3, 9, 12), (9, 12, 3)),
+        ((9, 12, 3), (9, 12, 3)),
+        ((1, 9, 12), (9, 12, 1)),
+        ((7, 9, 12), (9, 12, 7)),
+        ((9, 12, 7), (9, 12, 7)),
+        ((3, 12, 3), (3, 12, 3)),
+        ((2, 2, 3), (2, 2, 3)),
+        ((12, 12, 12), (12, 12, 12)),
+    ],
+)
+@pytest.mark.parametrize("torch_speaking", [False, True])
+def test_images_of_any_layout_have_their_channels_last(shape, expected, torch_speaking):
+    space = gym.spaces.Box(0, 255, shape, np.uint8)
+    spec = observation_spec(space, "it")
+    assert spec == {"rgb": ArraySpec(expected, "uint8")}
+    raw = np.stack([space.sample() for _ in range(2)])
+    if torch_speaking:
+        arrays = DeviceArrays(ActionScale(BOX, "it"), "cpu")
+        seen = arrays.obs(torch.from_numpy(raw), spec)["rgb"].numpy()
+    else:
+        seen = to_obs(raw, spec)["rgb"]
+    first = expected != shape and len(shape) == 3
+    wanted = np.moveaxis(raw, 1, -1) if first else raw.reshape(2, *expected)
+    assert np.array_equal(seen, wanted) and not np.shares_memory(seen, raw)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Box(-1, 1, (5, 4)),
+        gym.spaces.Box(-1, 1, (5, 4, 2)),
+        gym.spaces.Box(0, 9, (2, 3), np.uint8),
+    ],
+)
+def test_what_is_no_image_is_flattened(space):
+    assert observation_spec(space, "it") == {"state": ArraySpec((int(np.prod(space.shape)),))}
 
 
 def test_unsupported_spaces_of_a_vector_env_are_named():

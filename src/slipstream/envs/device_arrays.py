@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slipstream.envs.spaces import ActionScale
+from slipstream.envs.spaces import ActionScale, channels_last
 from slipstream.spec import ArraySpec
 
 
@@ -26,7 +26,7 @@ class DeviceArrays:
         parts = raw if isinstance(raw, Mapping) else {next(iter(spec)): raw}
         obs: dict[str, Tensor] = {}
         for key, array in spec.items():
-            rows = torch.as_tensor(parts[key])
+            rows = channels_last(torch.as_tensor(parts[key]), array.shape)
             owned = rows.to(self._device, getattr(torch, array.dtype), copy=True)
             obs[key] = owned.detach().reshape(len(rows), *array.shape)
         return obs

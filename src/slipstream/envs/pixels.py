@@ -199,17 +199,18 @@ class BlindObservation(gym.ObservationWrapper[Any, Any, Any]):
     """Blackens the images that an environment shows of its own."""
 
     def observation(self, observation: Any) -> Any:
-        """Images (uint8) zeroed, all else as it is."""
-        if not isinstance(observation, Mapping):
+        """Images zeroed, all else as it is."""
+        space = self.observation_space
+        if not isinstance(space, gym.spaces.Dict):
             return np.zeros_like(observation)
         return {
-            key: np.zeros_like(value) if value.dtype == np.uint8 and value.ndim == 3 else value
+            key: np.zeros_like(value) if is_image(space[key]) else value
             for key, value in observation.items()
         }
 
 
 def shows_images(env: gym.Env[Any, Any]) -> bool:
-    """Whether an environment shows the policy images of its own: (H, W, C) uint8."""
+    """Whether an environment shows the policy images of its own."""
     space = env.observation_space
     parts = space.spaces if isinstance(space, gym.spaces.Dict) else {"rgb": space}
     return any(is_image(part) for key, part in parts.items() if key != PRIVILEGED)

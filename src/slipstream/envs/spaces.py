@@ -9,6 +9,9 @@ import numpy as np
 from slipstream.errors import SlipstreamError
 from slipstream.spec import PREVIOUS, SIM_STATE, ArraySpec
 
+_SMALLEST, _CHANNELS = 8, (1, 3, 4)  # rows and columns of what looks like an image
+_UNBOUNDED = 1e30  # bounds beyond this, such as float32's largest number, are none
+
 
 def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]:
     """Name and shape the observations that an environment shows.
@@ -18,11 +21,13 @@ def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]
         env_id: the environment's name, for error messages.
 
     Returns:
-        `{"rgb": (H, W, C) uint8}` for an image, `{"state": (n,) float32}`, flattened, for any other
-        Box, and for a Dict of Boxes each of its keys in the same way.
+        `{"rgb": (H, W, C) uint8}` for an image, whatever its layout (see `image_shape`),
+        `{"state": (n,) float32}`, flattened, for any other Box, and for a Dict of Boxes each of its
+        keys in the same way.
 
     Raises:
-        SlipstreamError: the space is neither a Box nor a Dict of Boxes, or a key is taken.
+        SlipstreamError: the space is neither a Box nor a Dict of Boxes, an image is not uint8, or a
+            key is taken.
     """
     if isinstance(space, gym.spaces.Dict) and space.spaces:
         for key in space.spaces:
@@ -59,14 +64,47 @@ def _array_spec(space: gym.Space[Any], where: str) -> ArraySpec:
             f"{where} has the observation space {_one_line(space)}, but only Box observations "
             f"(vectors, or uint8 images) and Dicts of them are supported: {remedy}"
         )
-    if is_image(space):
-        return ArraySpec(tuple(space.shape), "uint8")
-    return ArraySpec((int(np.prod(space.shape)),))
+    image = image_shape(space)
+    if image is None:
+        return ArraySpec((int(np.prod(space.shape)),))
+    if space.dtype != np.uint8:
+        raise SlipstreamError(
+            f"{where} shows images {space.shape} of {space.dtype}, but images are uint8, 0 to 255: "
+            "pass a function that returns the environment in a wrapper that shows them so (or "
+            "flattened, if they are no images)"
+        )
+    return ArraySpec(image, "uint8")
 
 
 def is_image(space: gym.Space[Any]) -> bool:
-    """Whether a part of an observation is an image, (H, W, C) uint8."""
-    return space.dtype == np.uint8 and len(space.shape or ()) == 3
+    """Whether a part of an observation is an image, in uint8 and any layout."""
+    return space.dtype == np.uint8 and image_shape(space) is not None
+
+
+def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
+    """An image's (H, W, C); None for what is none.
+
+    Three dimensions in uint8 are an image, with its channels first where they can only be that:
+    fewer than there are rows and columns, and the last dimension no usual number of channels. In
+    uint8 (H, W) of a sensible size is an image, too; in another dtype what has such a size and 1, 3
+    or 4 channels looks like one.
+    """
+    shape = space.shape or ()
+    if len(shape) == 2 and space.dtype == np.uint8 and min(shape) >= _SMALLEST:
+        return shape[0], shape[1], 1
+    if len(shape) != 3:
+        return None
+    first = shape[0] < min(shape[1:]) and shape[2] not in _CHANNELS
+    height, width, channels = (*shape[1:], shape[0]) if first else shape
+    sensible = min(height, width) >= _SMALLEST and channels in _CHANNELS
+    return (height, width, channels) if space.dtype == np.uint8 or sensible else None
+
+
+def channels_last(rows: Any, shape: Sequence[int]) -> Any:
+    """Images (N, C, H, W), arrays or tensors, as (N, *shape); all else as it is."""
+    if len(shape) == 3 and tuple(rows.shape[1:]) == (shape[2], *shape[:2]) != tuple(shape):
+        return rows.swapaxes(1, 2).swapaxes(2, 3)
+    return rows
 
 
 def to_obs(raw: Any, spec: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
@@ -79,7 +117,7 @@ def to_obs(raw: Any, spec: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
     parts = raw if isinstance(raw, Mapping) else {next(iter(spec)): raw}
     obs: dict[str, np.ndarray] = {}
     for key, array in spec.items():
-        rows = to_numpy(parts[key])
+        rows = channels_last(to_numpy(parts[key]), array.shape)
         # Always a copy: vector environments write the next step into the same buffer. An overflow
         # to infinity is reported by the check that follows.
         with np.errstate(over="ignore"):
@@ -121,7 +159,7 @@ class ActionScale:
                 "example Pendulum-v1 or HalfCheetah-v5"
             )
         low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
-        unbounded = ~(np.isfinite(low) & np.isfinite(high))
+        unbounded = ~((np.abs(low) < _UNBOUNDED) & (np.abs(high) < _UNBOUNDED))
         if unbounded.any():
             j = int(np.argmax(unbounded))
             raise SlipstreamError(

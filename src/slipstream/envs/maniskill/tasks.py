@@ -37,8 +37,8 @@ _NAMES = frozenset(
     """.split()  # noqa: SIM905 - one a line would be longer than the rest
 )
 
-# What ManiSkill does not say of its own tasks, a robot that is named inside of them included: ids ->
-# what they need beside what is declared.
+# What ManiSkill does not say of its own tasks, robots that are named inside of them included:
+# ids -> what they need beside what is declared.
 _UNDECLARED_ASSETS = {
     r"ArchitecTHOR_.*": ("AI2THOR",),
     r"ReplicaCAD_.*|SceneManipulation-v1": ("ReplicaCAD",),
