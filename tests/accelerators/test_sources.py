@@ -346,6 +346,27 @@ def test_a_run_in_another_environment_is_told_with_both_ids(taught):
         bring(run_config("slipstream:nonesuch"), pendulum())
 
 
+def test_a_policy_that_saw_other_things_is_refused(tmp_path):
+    def seeing(mask: str, **kwargs: float) -> EnvConfig:
+        return replace(tiny().env, observe=ObservationConfig(mask=mask), kwargs=kwargs)
+
+    short = tiny(env=seeing("0"), total_steps=40)
+    train(short, tmp_path / "run", show_progress=False)
+    follows = replace(short, accelerator=f"slipstream:{tmp_path / 'run'}")
+    spec = spec_of(follows)
+    bring(follows, spec)
+    others = {"mask='0'.*mask='1'.*no-check-env": seeing("1"), "kwargs.*9.8": seeing("0", g=9.8)}
+    for said, env in others.items():
+        with pytest.raises(SlipstreamError, match=said):
+            bring(replace(follows, env=env), spec)
+        bring(replace(follows, env=env, accelerate=AccelerateConfig(check_env=False)), spec)
+    # Who sees everything there and here is not concerned.
+    train(tiny(total_steps=40), tmp_path / "whole", show_progress=False)
+    source = f"slipstream:{tmp_path / 'whole'}"
+    hidden = replace(short, accelerator=source, privileged=("accelerator", "critic"))
+    bring(hidden, spec_of(hidden))
+
+
 def test_critics_with_memory_come_along(folder):
     networks = replace(tiny().networks, critic=CriticConfig(memory="gru", hidden=(8,)))
     path = teacher(folder, networks=networks, algorithm="td3")

@@ -13,6 +13,7 @@ from slipstream.accelerators.fit import (
     Trained,
     check_bounds,
     check_env_id,
+    check_view,
     decide,
     frozen_output,
 )
@@ -45,6 +46,7 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
     check_bounds(about, config, spec, policy.spec.action_low, policy.spec.action_high)
     prefers_all = "accelerator" in config.privileged
     keys = {key: _here(about, key, policy.spec, spec, prefers_all) for key in policy.spec.obs}
+    check_view(about, config, policy.env, keys)
     found = _critics(Path(place), policy, keys)
     learns, with_critics = decide(about, config, found.trained)
     if found.trained.critic_keys is not None and with_critics:

@@ -12,7 +12,7 @@ import torch
 
 from slipstream import checkpoint
 from slipstream import config as configuration
-from slipstream.accelerators.fit import check_bounds, check_env_id, frozen_output
+from slipstream.accelerators.fit import check_bounds, check_env_id, check_view, frozen_output
 from slipstream.accelerators.recipe import Recipe, assemble
 from slipstream.checkpoint.tree import load_tree
 from slipstream.config import RunConfig
@@ -90,12 +90,8 @@ def load_replay(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
         )
     recorded_in = load_policy(place).spec
     check_env_id(about, config, spec, recorded_in.env_id, "data")
-    there = configuration.load(run_dir / "config.json").env.observe
-    if config.accelerate.check_env and there != config.env.observe:
-        raise SlipstreamError(
-            f"{about} was recorded with {there}, but this run has {config.env.observe}; use the "
-            "same mask and disturbances, or say --accelerate.no-check-env if they are alike"
-        )
+    there = configuration.load(run_dir / "config.json").env
+    check_view(about, config, there, {key: key for key in spec.obs}, "data")
     check_bounds(about, config, spec, recorded_in.action_low, recorded_in.action_high, "data")
     state = load_tree(folder / "training_state")["team"]["replay"]
     found = read_replay(state)

@@ -1,6 +1,6 @@
 """Whether a policy from elsewhere fits this run: its spaces, its algorithm, its critic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from slipstream.accelerators.frozen import std_of_entropy
 from slipstream.accelerators.recipe import Output
-from slipstream.config import RunConfig
+from slipstream.config import EnvConfig, RunConfig
+from slipstream.envs.observation import ObservationConfig
 from slipstream.errors import SlipstreamError
 from slipstream.spec import PREVIOUS, PRIVILEGED, EnvSpec
 from slipstream.stages.learners import algorithm_class
@@ -85,6 +86,42 @@ def check_env_id(
             f"name {kind} of this environment, train in {env_id}, or say --accelerate.no-check-env "
             "if they are alike"
         )
+
+
+def check_view(
+    about: str,
+    config: RunConfig,
+    there: EnvConfig,
+    keys: Mapping[str, str],
+    kind: Kind = "a policy",
+) -> None:
+    """Raise SlipstreamError unless what was seen there is what is seen in this run.
+
+    Args:
+        about: what is brought.
+        config: of the run.
+        there: how the environment was shown that it comes from.
+        keys: observation key there -> the one here that stands for it.
+        kind: what it is.
+    """
+    if not config.accelerate.check_env:
+        return
+    if there.kwargs != config.env.kwargs:
+        raise SlipstreamError(
+            f"{about} was {_MADE[kind]} with env.kwargs {there.kwargs}, but this run has "
+            f"{config.env.kwargs}; use the same, or say --accelerate.no-check-env if they are alike"
+        )
+    for key, here in keys.items():
+        if key in PREVIOUS:
+            continue
+        clean = ObservationConfig()
+        was = clean if key == PRIVILEGED else there.observe
+        present = clean if here == PRIVILEGED else config.env.observe
+        if was != present:
+            raise SlipstreamError(
+                f"{about} was {_MADE[kind]} with {was}, but this run has {present}; use the same "
+                "mask and disturbances, or say --accelerate.no-check-env if they are alike"
+            )
 
 
 @dataclass(frozen=True)
