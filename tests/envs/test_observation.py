@@ -161,14 +161,17 @@ def test_what_is_no_vector_is_refused(config, privileged):
         observe(make("FrozenLake-v1"), config, privileged)
 
 
+SEVERAL = gym.spaces.Dict(
+    image=gym.spaces.Box(0, 255, (2, 2, 3), np.uint8),
+    joints=gym.spaces.Box(-np.inf, np.inf, (3,)),
+    privileged=gym.spaces.Box(-np.inf, np.inf, (2,)),
+)
+
+
 class Several(gym.Env[Any, Any]):
     """Shows an image, a vector and what is privileged; all of them tell the step's number."""
 
-    observation_space = gym.spaces.Dict(
-        image=gym.spaces.Box(0, 255, (2, 2, 3), np.uint8),
-        joints=gym.spaces.Box(-np.inf, np.inf, (3,)),
-        privileged=gym.spaces.Box(-np.inf, np.inf, (2,)),
-    )
+    observation_space = SEVERAL
     action_space = gym.spaces.Box(-1, 1, (1,))
 
     def show(self) -> dict[str, np.ndarray]:
@@ -221,7 +224,7 @@ def test_what_is_lost_is_lost_whole():
 )
 def test_a_dict_that_lacks_what_is_needed_is_refused(shown, config, message):
     env = Several()
-    env.observation_space = gym.spaces.Dict({key: env.observation_space[key] for key in shown})
+    env.observation_space = gym.spaces.Dict({key: SEVERAL[key] for key in shown})
     with pytest.raises(SlipstreamError, match=message):
         observe(env, config, privileged=not config.hides)
 

@@ -111,7 +111,7 @@ def test_keys_may_have_dots(tmp_path):
     run_dir = train(config, tmp_path / "run", show_progress=False)
     policy = load_policy(run_dir)
     assert list(policy.spec.obs) == ["agent.pos"]
-    assert policy.actor.inputs.normalizers["agent.pos"].count > 100
+    assert policy.actor.inputs.normalizers["agent.pos"].state_dict()["count"] > 100
     goes_on = replace(config, accelerator=f"slipstream:{run_dir}", total_steps=60)
     train(goes_on, tmp_path / "further", show_progress=False)
 
