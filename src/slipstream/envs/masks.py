@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from slipstream.envs.mujoco_halves import halves, is_simulated
 from slipstream.errors import SlipstreamError
 from slipstream.spec import PRIVILEGED
 
@@ -19,18 +20,6 @@ _PAPER: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "Ant": (tuple(range(13)), (27, 105, 111)),
 }
 
-# The v5 tasks that publish no `observation_structure`, from how their `_get_obs` is written:
-# (positions, velocities, size). Tip vectors are left out of the positions: MuJoCo computes them one
-# substep before qpos, so that beside the exact joint angles they would tell the velocities.
-_LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
-    # x; sin and cos of two angles; qvel; constraint force
-    "InvertedDoublePendulum": ((0, 1, 2, 3, 4), (5, 6, 7), 9),
-    # arm qpos; arm qvel; tip; object; goal
-    "Pusher": ((*range(7), *range(17, 23)), tuple(range(7, 14)), 23),
-    # cos and sin of two angles; target; arm qvel; fingertip minus target
-    "Reacher": ((0, 1, 2, 3, 4, 5), (6, 7), 10),
-}
-
 WORDS = ("none", "paper", "positions", "velocities")
 
 
@@ -40,8 +29,9 @@ def mask_indices(mask: str, env: gym.Env[Any, Any]) -> tuple[int, ...]:
     Args:
         mask: `none` keeps all. `paper` keeps what Zelezetsky et al. (2025) kept of HalfCheetah,
             Hopper and Ant. `positions` keeps the part of a MuJoCo observation that is made of
-            `qpos`, `velocities` the part made of `qvel`; whatever is neither (contact forces,
-            actuator forces, inertias, velocities of bodies, the tip of an arm) is dropped by both.
+            `qpos`, `velocities` the part made of `qvel`, as `halves` finds them; whatever is
+            neither (forces, inertias, velocities of bodies, the tip of an arm, what is constant)
+            is dropped by both.
             Anything else is a list of components and ranges, such as `0-3,8-12`, kept in the order
             in which it is written.
         env: the environment, possibly wrapped, as long as no wrapper rearranges its observation.
@@ -207,27 +197,28 @@ def _halves(
     mask: str, env: gym.Env[Any, Any], size: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The indices made of qpos, and those made of qvel."""
-    structure = getattr(env.unwrapped, "observation_structure", None)
-    if isinstance(structure, dict) and {"qpos", "qvel"} <= structure.keys():
-        # In the order of the observation; `skipped_qpos` counts what was left out of it.
-        parts, total = {}, 0
-        for key, length in structure.items():
-            if key != "skipped_qpos":
-                parts[key] = tuple(range(total, total + int(length)))
-                total += int(length)
-        positions, velocities = parts["qpos"], parts["qvel"]
-    elif _task(env) in _LAYOUTS:
-        positions, velocities, total = _LAYOUTS[_task(env)]
-    else:
+    remedy = "give the components to keep, such as 0-3,8"
+    if not is_simulated(env):
         raise SlipstreamError(
-            f"mask {mask!r} is known for MuJoCo environments that say how their observation is "
-            f"made (the v5 ones do), and {env_name(env)} does not: give the components to keep, "
-            "such as 0-3,8"
+            f"mask {mask!r} asks MuJoCo what an observation is made of, and {env_name(env)} is no "
+            f"MuJoCo environment as Gymnasium's are: {remedy}"
         )
+    try:
+        positions, velocities, total = halves(env)
+    except Exception as error:
+        raise SlipstreamError(
+            f"mask {mask!r} cannot tell what the observation of {env_name(env)} is made of "
+            f"({error}): {remedy}"
+        ) from error
     if total != size:
         raise SlipstreamError(
             f"mask {mask!r}: {env_name(env)} makes observations of {total} components, but here "
-            f"they have {size} (another version, or a wrapper changes them): give the components "
-            "to keep, such as 0-3,8"
+            f"they have {size} (a wrapper changes them): {remedy}"
+        )
+    kept = positions if mask == "positions" else velocities
+    if not kept:
+        raise SlipstreamError(
+            f"mask {mask!r} keeps nothing: no component of the observation of {env_name(env)} "
+            f"follows {'qpos' if mask == 'positions' else 'qvel'} alone; {remedy}"
         )
     return positions, velocities
