@@ -56,8 +56,8 @@ def halves(env: gym.Env[Any, Any]) -> tuple[tuple[int, ...], tuple[int, ...], in
             by_qvel.append(_differ(obs, np.stack(nudged)))
             late.append(_late(sim, qpos, qvel))
     # (coordinates, n): which components each coordinate moves, in any of the states.
-    of_qpos, of_qvel = np.any(by_qpos, axis=0), np.any(by_qvel, axis=0)
-    lags = np.any(late, axis=0)
+    of_qpos, of_qvel = np.stack(by_qpos).any(axis=0), np.stack(by_qvel).any(axis=0)
+    lags = np.stack(late).any(axis=0)
     positions = of_qpos.any(0) & ~of_qvel.any(0)
     velocities = of_qvel.any(0) & ~of_qpos.any(0)
     return (
