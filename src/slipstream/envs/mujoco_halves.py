@@ -41,7 +41,9 @@ def halves(env: gym.Env[Any, Any]) -> tuple[tuple[int, ...], tuple[int, ...], in
     # Any: attributes of MujocoEnv.
     sim: Any = env.unwrapped
     rng = np.random.default_rng(0)
-    by_qpos, by_qvel, late = [], [], []
+    by_qpos: list[np.ndarray] = []
+    by_qvel: list[np.ndarray] = []
+    late: list[np.ndarray] = []
     with _put_back(sim):
         sim.reset(seed=0)
         for _ in range(STATES):
@@ -56,10 +58,9 @@ def halves(env: gym.Env[Any, Any]) -> tuple[tuple[int, ...], tuple[int, ...], in
             by_qvel.append(_differ(obs, np.stack(nudged)))
             late.append(_late(sim, qpos, qvel))
     # (coordinates, n): which components each coordinate moves, in any of the states.
-    of_qpos, of_qvel = np.stack(by_qpos).any(axis=0), np.stack(by_qvel).any(axis=0)
-    lags = np.stack(late).any(axis=0)
-    positions = of_qpos.any(0) & ~of_qvel.any(0)
-    velocities = of_qvel.any(0) & ~of_qpos.any(0)
+    of_qpos, of_qvel, lags = _any(by_qpos), _any(by_qvel), _any(late)
+    positions = _any(of_qpos) & ~_any(of_qvel)
+    velocities = _any(of_qvel) & ~_any(of_qpos)
     return (
         _of_one_moment(positions, of_qpos, lags),
         _of_one_moment(velocities, of_qvel, lags),
@@ -69,8 +70,8 @@ def halves(env: gym.Env[Any, Any]) -> tuple[tuple[int, ...], tuple[int, ...], in
 
 def _of_one_moment(half: np.ndarray, moves: np.ndarray, lags: np.ndarray) -> tuple[int, ...]:
     """The components (n,) of a half, without the late ones of coordinates that are shown anyway."""
-    shown = moves[:, half & ~lags].any(axis=1)  # (coordinates,)
-    echoes = lags & (moves & shown[:, None]).any(axis=0)
+    shown = _any(moves[:, half & ~lags], axis=1)  # (coordinates,)
+    echoes = lags & _any(moves & shown[:, None])
     return tuple(np.flatnonzero(half & ~echoes).tolist())
 
 
@@ -93,8 +94,12 @@ def _vector(obs: Any) -> np.ndarray:
     return obs.astype(np.float64)  # a copy, where the environment shows its own memory
 
 
+def _any(found: np.ndarray | list[np.ndarray], axis: int = 0) -> np.ndarray:
+    return np.asarray(np.any(np.asarray(found), axis=axis))
+
+
 def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.abs(a - b) > SAME
+    return np.asarray(np.abs(a - b) > SAME)
 
 
 @contextmanager
