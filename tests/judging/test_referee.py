@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from slipstream.config import EvalConfig, RunConfig
-from slipstream.judging.evaluation import Evaluation
+from slipstream.judging.evaluation import Evaluation, _reported
 from slipstream.judging.referee import Referee
 from slipstream.stages.switch import SwitchConfig
 
@@ -20,7 +20,13 @@ def evaluation(return_: float, successes: int | None = None) -> Evaluation:
 
 
 @pytest.fixture
-def look(monkeypatch):
+def logged() -> list[dict[str, Any]]:
+    """The metrics of all looks."""
+    return []
+
+
+@pytest.fixture
+def look(monkeypatch, logged):
     """One look at the actors, in the order random (first look only), accelerator, transformer."""
     queue: list[Evaluation] = []
     monkeypatch.setattr("slipstream.judging.referee.evaluate", lambda *_: queue.pop(0))
@@ -34,8 +40,12 @@ def look(monkeypatch):
     referee = Referee(config, lambda _: env)
 
     def look(step: int, stage: str, *found: Evaluation) -> Any:
+        nonlocal referee
+        resumed = Referee(config, lambda _: env)
+        resumed.load_state_dict(referee.state_dict())
+        referee = resumed
         queue.extend(found)
-        verdict = referee.look(step, stage, BOTH, lambda _: None)
+        verdict = referee.look(step, stage, BOTH, logged.append)
         assert not queue
         return verdict
 
@@ -69,3 +79,40 @@ def test_where_no_success_is_reported_the_return_counts(look):
     rollback = look(50, "online", evaluation(40)).rollback
     assert rollback is not None
     assert "returns (40 now)" in rollback
+
+
+def reporting_success_alone(return_: float, successes: int) -> Evaluation:
+    """Four episodes in an environment that says nothing of failure."""
+    return evaluation(return_, successes or None)
+
+
+def test_where_success_alone_is_reported_all_is_judged_by_it_from_the_first_report_on(look, logged):
+    look(0, "accelerate", evaluation(0), evaluation(1), evaluation(0))
+    near = look(10, "accelerate", evaluation(90), evaluation(81))
+    assert near.best and near.switch is None
+    matched = look(20, "accelerate", reporting_success_alone(95, 4), reporting_success_alone(81, 4))
+    assert matched.best and matched.switch is not None
+    # The first looks, too, count as failures now: the gap is none, and stage 2 is not put back.
+    assert logged[-1] == {"switch/imitation_gap": 0.0}
+    assert look(30, "online", reporting_success_alone(98, 4)).best
+    assert look(40, "online", reporting_success_alone(98, 4)).rollback is None
+    assert look(50, "online", reporting_success_alone(200, 0)).rollback is None
+    rollback = look(60, "online", reporting_success_alone(200, 0)).rollback
+    assert rollback is not None and "shares of success (0 now)" in rollback
+    shares = [line["eval/transformer/success_once"] for line in logged[-2:]]
+    assert shares == [0.0, 0.0]
+
+
+def test_scores_before_the_first_report_of_success_are_forgotten_with_their_unit(look):
+    look(0, "accelerate", evaluation(0), evaluation(1), evaluation(0))
+    for step in (10, 20):
+        look(step, "online", evaluation(81))
+    assert look(30, "online", reporting_success_alone(20, 1)).best
+    assert look(40, "online", reporting_success_alone(98, 4)).rollback is None
+    assert look(50, "online", reporting_success_alone(98, 4)).rollback is None
+
+
+def test_an_episode_without_a_report_failed_where_another_reported():
+    assert _reported([True, None, None]) == (True, False, False)
+    assert _reported([False, None]) == (False, False)
+    assert _reported([None, None]) is None

@@ -23,11 +23,12 @@ class Evaluation:
     Attributes:
         returns: undiscounted, in the order of the seeds.
         lengths: steps of each episode.
-        successes: whether each reported success at any step; None if the environment never does.
+        successes: whether each reported success at any step; None if none reported anything, be it
+            that the environment never does or that it reports success alone.
         num_steps: env steps that were taken, those behind an episode's end included.
         action_error: mean squared difference to another policy's actions on these states.
-        successes_at_end: whether each reported success at its last step; None where one reported
-            nothing then.
+        successes_at_end: whether each reported success at its last step; None if none reported
+            anything then.
     """
 
     returns: tuple[float, ...]
@@ -42,21 +43,19 @@ class Evaluation:
         """Mean return."""
         return float(np.mean(self.returns))
 
-    @property
-    def scores(self) -> tuple[float, ...]:
-        """What each episode is judged by: success (1 or 0) where it is reported, else the return.
+    def scores(self, by_success: bool) -> tuple[float, ...]:
+        """What each episode is judged by: success (1 or 0; 0 where none was reported), or return.
 
         A return may well fall as success rises: who is quickly done has no more to earn by being
         near, and what follows success is nothing that was learnt.
         """
-        if self.successes is None:
+        if not by_success:
             return self.returns
-        return tuple(float(success) for success in self.successes)
+        return tuple(map(float, self.successes or (False,) * len(self.returns)))
 
-    @property
-    def rank(self) -> tuple[float, float]:
+    def rank(self, by_success: bool) -> tuple[float, float]:
         """Mean score, and between equals the mean return: greater is better."""
-        return float(np.mean(self.scores)), self.mean
+        return float(np.mean(self.scores(by_success))), self.mean
 
     def metrics(self, actor: str) -> dict[str, Any]:
         """Names and values as they are logged."""
@@ -123,10 +122,10 @@ def evaluate(
     return Evaluation(
         returns=tuple(episode.episode_return for episode in episodes),
         lengths=tuple(episode.length for episode in episodes),
-        successes=_all_or_none([episode.success for episode in episodes]),
+        successes=_reported([episode.success for episode in episodes]),
         num_steps=num_steps,
         action_error=float(torch.cat(errors).mean()) if errors else None,
-        successes_at_end=_all_or_none([episode.success_at_end for episode in episodes]),
+        successes_at_end=_reported([episode.success_at_end for episode in episodes]),
     )
 
 
@@ -135,6 +134,8 @@ def _sees_images(actor: Actor | None, env: VecEnv) -> bool:
     return any(len(env.spec.obs[key].shape) == 3 for key in keys)
 
 
-def _all_or_none(values: list[bool | None]) -> tuple[bool, ...] | None:
-    known = tuple(value for value in values if value is not None)
-    return known if len(known) == len(values) else None
+def _reported(values: list[bool | None]) -> tuple[bool, ...] | None:
+    """Reports of success; where there is one at all, a missing one is a failure."""
+    if all(value is None for value in values):
+        return None
+    return tuple(bool(value) for value in values)

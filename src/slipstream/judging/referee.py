@@ -1,8 +1,7 @@
 """Looking at the actors from time to time: is it time to switch, to remember, to go back?"""
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,23 +33,51 @@ class Verdict:
     rollback: str | None
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """What one look at both actors found.
+
+    Attributes:
+        step: counted env steps.
+        accelerator: its evaluation.
+        transformer: its clone's.
+        burst: cloning error at the start and the end of the updates just before.
+    """
+
+    step: int
+    accelerator: Evaluation
+    transformer: Evaluation
+    burst: tuple[float, float] | None
+
+
 class Referee:
     """Evaluates on the same seeds every time, keeps the history, applies switch rule and guard.
 
-    All are judged by their scores: success where the environment reports it, else the return.
+    All are judged by success from the first report of it on, and by the return before and where the
+    environment never reports any. What is remembered are whole evaluations, so that whatever is
+    compared is compared in one unit.
 
     Args:
         config: the run's configuration.
         make_env: makes the evaluation environments, as many as it is told.
+
+    Attributes:
+        num_steps: env steps spent on evaluation.
+        by_success: an evaluated episode has reported success, or that there was none.
+        random: the random policy's evaluation; None before the first look.
+        best: the product's evaluation that nothing later has beaten; None before it had one.
+        history: the looks at both actors in stage 1, oldest first.
+        online: the transformer's evaluations since stage 2 began, or since it last went back.
     """
 
     def __init__(self, config: RunConfig, make_env: Callable[[int], VecEnv]) -> None:
         self.config = config
         self.num_steps = 0
-        self.history: list[Check] = []
-        self.random_scores: tuple[float, ...] = ()
-        self.online_scores: list[float] = []
-        self.best_rank: tuple[float, float] | None = None
+        self.by_success = False
+        self.random: Evaluation | None = None
+        self.best: Evaluation | None = None
+        self.history: list[Sighting] = []
+        self.online: list[Evaluation] = []
         self._make_env = make_env
         self._env: VecEnv | None = None
 
@@ -84,24 +111,24 @@ class Referee:
             burst: cloning error at the start and the end of the updates just before this look.
             cloned: whether the transformer has learnt anything yet.
         """
-        if not self.random_scores:
-            self.random_scores = self._evaluate("random", team, log).scores
+        if self.random is None:
+            self.random = self._evaluate("random", team, log)
         found = {
             name: self._evaluate(name, team, log, compare=stage == "accelerate")
             for name in self.evaluated(stage, team, cloned)
         }
-        product, best = found.get(team.product), False
-        if product is not None:
-            best = self.best_rank is None or product.rank > self.best_rank
-            self.best_rank = product.rank if best else self.best_rank
+        product = found.get(team.product)
+        best = product is not None and self._beats_best(product)
+        if best:
+            self.best = product
         switch = rollback = None
         if stage == "online":
-            rollback = self._guard(found["transformer"])
+            rollback = self._guard(self.random, found["transformer"])
         elif "transformer" in found and step:
-            clone = found["transformer"]
-            switch = self._check(step, found["accelerator"], clone, burst, log)
+            self.history.append(Sighting(step, found["accelerator"], found["transformer"], burst))
+            switch = self._check(self.random, log)
             if switch is not None:  # from now on the clone as it is handed over is the one to beat
-                self.best_rank = clone.rank
+                self.best = found["transformer"]
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
 
     @staticmethod
@@ -110,36 +137,45 @@ class Referee:
         names = [name for name in team.actors if stage == "accelerate" or name == "transformer"]
         return names if cloned else [name for name in names if name != "transformer"]
 
-    def _check(
-        self,
-        step: int,
-        accelerator: Evaluation,
-        clone: Evaluation,
-        burst: tuple[float, float] | None,
-        log: Callable[[dict[str, Any]], None],
-    ) -> str | None:
-        error = 0.0 if clone.action_error is None else clone.action_error
-        check = Check(step, self.random_scores, accelerator.scores, clone.scores, error, burst)
-        self.history.append(check)
-        gap = imitation_gap(check)
+    def _beats_best(self, product: Evaluation) -> bool:
+        by_success = self.by_success
+        return self.best is None or product.rank(by_success) > self.best.rank(by_success)
+
+    def _check(self, random: Evaluation, log: Callable[[dict[str, Any]], None]) -> str | None:
+        history = [
+            Check(
+                step=seen.step,
+                random=random.scores(self.by_success),
+                accelerator=seen.accelerator.scores(self.by_success),
+                transformer=seen.transformer.scores(self.by_success),
+                own_state_error=seen.transformer.action_error or 0.0,
+                burst=seen.burst,
+            )
+            for seen in self.history
+        ]
+        gap = imitation_gap(history[-1])
         if gap is not None:
             log({"switch/imitation_gap": gap})
         if "online" not in self.config.stages:
             return None
-        decision = decide(self.config.switch, self.history, self.config.total_steps)
+        decision = decide(self.config.switch, history, self.config.total_steps)
         return decision.reason if decision.switch else None
 
-    def _guard(self, transformer: Evaluation) -> str | None:
-        score, _ = transformer.rank
-        self.online_scores.append(score)
-        online, best = self.config.online, None if self.best_rank is None else self.best_rank[0]
-        random = float(np.mean(self.random_scores))
-        if best is None or not must_roll_back(online, self.online_scores, best, random):
+    def _guard(self, random: Evaluation, transformer: Evaluation) -> str | None:
+        self.online.append(transformer)
+        if self.best is None:
             return None
-        self.online_scores.clear()
-        what = "returns" if transformer.successes is None else "shares of success"
+        online = self.config.online
+        scores = [float(np.mean(seen.scores(self.by_success))) for seen in self.online]
+        best, level = (
+            float(np.mean(seen.scores(self.by_success))) for seen in (self.best, random)
+        )
+        if not must_roll_back(online, scores, best, level):
+            return None
+        self.online.clear()
+        what = "shares of success" if self.by_success else "returns"
         return (
-            f"the last {online.guard_checks} {what} ({score:.4g} now) are below "
+            f"the last {online.guard_checks} {what} ({scores[-1]:.4g} now) are below "
             f"{online.guard_fraction:.0%} of the best ({best:.4g})"
         )
 
@@ -157,6 +193,9 @@ class Referee:
         teacher = team.actors.get("accelerator") if compare and name == "transformer" else None
         evaluation = evaluate(team.actors.get(name), self._env, seeds, teacher)
         self.num_steps += evaluation.num_steps
+        self.by_success = self.by_success or evaluation.successes is not None
+        if self.by_success and evaluation.successes is None:  # it is reported on success alone
+            evaluation = replace(evaluation, successes=(False,) * num_episodes)
         metrics = evaluation.metrics(name)
         if evaluation.action_error is not None:
             metrics["clone/own_state_error"] = evaluation.action_error
@@ -172,17 +211,26 @@ class Referee:
         """What must survive a kill."""
         return {
             "num_steps": self.num_steps,
-            "history": [dataclasses.asdict(check) for check in self.history],
-            "random_scores": self.random_scores,
-            "online_scores": self.online_scores,
-            "best_rank": self.best_rank,
+            "by_success": self.by_success,
+            "random": None if self.random is None else asdict(self.random),
+            "best": None if self.best is None else asdict(self.best),
+            "history": [asdict(seen) for seen in self.history],
+            "online": [asdict(seen) for seen in self.online],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.num_steps = state["num_steps"]
-        self.history = [Check(**check) for check in state["history"]]
-        self.random_scores = tuple(state["random_scores"])
-        self.online_scores = list(state["online_scores"])
-        best = state["best_rank"]
-        self.best_rank = None if best is None else (best[0], best[1])
+        self.num_steps, self.by_success = state["num_steps"], state["by_success"]
+        self.random, self.best = (
+            None if state[name] is None else Evaluation(**state[name]) for name in ("random", "best")
+        )
+        self.history = [
+            Sighting(
+                seen["step"],
+                Evaluation(**seen["accelerator"]),
+                Evaluation(**seen["transformer"]),
+                seen["burst"],
+            )
+            for seen in state["history"]
+        ]
+        self.online = [Evaluation(**seen) for seen in state["online"]]

@@ -133,7 +133,7 @@ class Trainer:
         else:
             self._tell("resume", _EXACT if state.exact else _INEXACT)
         self._rehearse()
-        if not state.referee.random_scores and not self.stopped:
+        if state.referee.random is None and not self.stopped:
             self._look()
 
     def _rehearse(self) -> None:
