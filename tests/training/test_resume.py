@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from slipstream.checkpoint import resolve
 from slipstream.checkpoint.tree import load_tree
@@ -17,10 +18,13 @@ from slipstream.config import EnvConfig
 from slipstream.envs import gl
 from slipstream.envs.observation import ObservationConfig
 from slipstream.errors import SlipstreamError
+from slipstream.judging.referee import Referee
 from slipstream.networks.cnn import CNNConfig
 from slipstream.networks.critic import CriticConfig
+from slipstream.training import branch, config_of, resume, train
 from tests.stages.pictures import CNN
 from tests.tiny_runs import (
+    at_step,
     branch_by_cli,
     in_child,
     lines,
@@ -303,6 +307,68 @@ def test_a_checkpoint_with_the_policy_alone_is_refused(stopped, capsys):
     best = resolve(stopped, "best")
     assert best.name == "60"  # an evaluation, not a period of checkpoints
     assert "policy only" in one_line_error(capsys, "resume", stopped / "checkpoints" / "best")
+
+
+def policy_at(run_dir, name):
+    return load_file(resolve(run_dir, name) / "policy" / "model.safetensors")
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """A run that was best at its second evaluation, at step 120."""
+    config = tiny(algorithm="td3", total_steps=160, stages=("online",), keep_checkpoints=9)
+    run_dir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        rank_by_step(patch, best=120)
+        train(config, run_dir, show_progress=False)
+    assert resolve(run_dir, "best").name == "120"
+    return run_dir
+
+
+def rank_by_step(patch, best):
+    """Let the evaluation at one step be the best, without changing what is learnt."""
+    look = Referee.look
+
+    def ranked(referee, step, *args, **kwargs):
+        verdict = look(referee, step, *args, **kwargs)
+        return replace(verdict, best=step in (0, best))
+
+    patch.setattr(Referee, "look", ranked)
+
+
+def test_best_never_points_into_a_future_that_was_given_up(ended, monkeypatch):
+    """Back to step 40: the best of then is that of step 0, and 120 is to be decided anew."""
+    abandoned = policy_at(ended, "best")
+    state = load_tree(ended / "checkpoints" / "40" / "training_state")
+    config = json.loads((ended / "config.json").read_text())
+    (ended / "config.json").write_text(json.dumps({**config, "utd_ratio": 2.0}))  # another future
+    rank_by_step(monkeypatch, best=120)
+    seen = []
+    at_step(41, lambda: seen.append((resolve(ended, "best").name, policy_at(ended, "best"))))
+    resume(ended / "checkpoints" / "40", show_progress=False)
+
+    ((step, policy),) = seen
+    assert step == "0"
+    for key, value in policy.items():
+        assert torch.equal(value, state["best"]["networks"]["transformer"][key])
+    assert lines(ended)[-1]["event"] == "end"
+    (told,) = [line["reason"] for line in lines(ended) if line.get("event") == "resume"]
+    assert "dropped: 80, 120, 160" in told
+    # Evaluated at the same step again: the new weights are kept, not the folder of then.
+    assert resolve(ended, "best").name == "120"
+    best = load_tree(resolve(ended) / "training_state")["best"]["networks"]["transformer"]
+    for key, value in policy_at(ended, "best").items():
+        assert torch.equal(value, best[key])
+    assert any(not torch.equal(value, abandoned[key]) for key, value in best.items())
+
+
+def test_a_branch_that_never_does_better_has_the_best_that_it_inherited(ended, monkeypatch):
+    rank_by_step(monkeypatch, best=120)
+    config = replace(config_of(ended), total_steps=240)
+    run_dir = branch(ended, config, ended.parent / "branch", show_progress=False)
+    assert resolve(run_dir, "best").name == "120"
+    best, inherited = policy_at(run_dir, "best"), policy_at(ended, "best")
+    assert all(torch.equal(best[key], value) for key, value in inherited.items())
 
 
 @pytest.mark.parametrize(

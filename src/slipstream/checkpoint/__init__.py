@@ -167,10 +167,30 @@ def prune(run_dir: Path, keep_last: int) -> None:
     kept = resumable[max(len(resumable) - keep_last, 0) :]
     for step in steps:
         if step not in kept and str(step) not in linked:
-            # Out of sight first: a kill in the middle leaves no half-removed checkpoint.
-            hidden = root / f".{step}.removed"
-            (root / str(step)).rename(hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
+            _remove(root, step)
+
+
+def drop_newer(run_dir: Path, step: int) -> list[int]:
+    """Remove the checkpoints of later steps, and a link that points at one of them.
+
+    Returns:
+        Their steps, oldest first.
+    """
+    root = run_dir / "checkpoints"
+    newer = [other for other in _steps(root) if other > step]
+    for link in (root / "last", root / "best"):
+        if link.resolve().name in map(str, newer):
+            link.unlink()
+    for other in newer:
+        _remove(root, other)
+    return newer
+
+
+def _remove(root: Path, step: int) -> None:
+    # Out of sight first: a kill in the middle leaves no half-removed checkpoint.
+    hidden = root / f".{step}.removed"
+    (root / str(step)).rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _check_whole(checkpoint: Path) -> None:

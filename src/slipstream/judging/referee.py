@@ -167,9 +167,7 @@ class Referee:
             return None
         online = self.config.online
         scores = [float(np.mean(seen.scores(self.by_success))) for seen in self.online]
-        best, level = (
-            float(np.mean(seen.scores(self.by_success))) for seen in (self.best, random)
-        )
+        best, level = (float(np.mean(seen.scores(self.by_success))) for seen in (self.best, random))
         if not must_roll_back(online, scores, best, level):
             return None
         self.online.clear()
@@ -222,7 +220,8 @@ class Referee:
         """The inverse of `state_dict`."""
         self.num_steps, self.by_success = state["num_steps"], state["by_success"]
         self.random, self.best = (
-            None if state[name] is None else Evaluation(**state[name]) for name in ("random", "best")
+            None if state[name] is None else Evaluation(**state[name])
+            for name in ("random", "best")
         )
         self.history = [
             Sighting(

@@ -41,6 +41,7 @@ class RunState:
         num_updates: updates made, over both stages.
         update_debt: the part of an update that is due beside the whole ones that were made.
         best: the team as it was evaluated best; empty before.
+        best_step: when that was.
         metrics: the newest of each, until they are logged.
         finished: nothing is left to be done.
         exact: a resumed run goes on with the very episodes that were running.
@@ -97,6 +98,7 @@ class RunState:
         self.step = self.num_updates = 0
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}
+        self.best_step = 0
         self.metrics: dict[str, Any] = {}
         self.finished = False
         self.stage = self.team.enter(config.stages[0])
@@ -149,13 +151,32 @@ class RunState:
         """Go back to the team that was kept."""
         self.stage = self.team.restore(self.best, self.stage)
 
-    def remember_best(self) -> None:
-        """Keep the team as it is now, and have the checkpoint `best` hold its policy."""
-        self.best = self.team.snapshot(self.stage)
-        if self.step:
-            if not (self.run_dir / "checkpoints" / str(self.step)).exists():
-                checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
-            checkpoint.link(self.run_dir, "best", self.step)
+    def remember_best(self, log_position: int) -> None:
+        """Keep the team as it is now, and have the checkpoint `best` hold its policy.
+
+        Args:
+            log_position: where the log would go on from here.
+        """
+        self.best, self.best_step = self.team.snapshot(self.stage), self.step
+        if checkpoint.can_resume(self._folder(self.step)):  # `last`, never to be cut short
+            self.save(log_position)
+        else:
+            checkpoint.save_checkpoint(self.run_dir, self.step, self._policy(), {})
+        checkpoint.link(self.run_dir, "best", self.step)
+
+    def cut_off(self) -> list[int]:
+        """Let the checkpoints of a resumed run end where it goes on; the steps that are dropped.
+
+        Those behind belong to a future that is given up, `best` perhaps among them. A branch begins
+        without the folder of its best.
+        """
+        checkpoint.link(self.run_dir, "last", self.step)
+        if self.best:
+            if not self._folder(self.best_step).exists():
+                policy = self._policy(self.best[self.team.product])
+                checkpoint.save_checkpoint(self.run_dir, self.best_step, policy, {})
+            checkpoint.link(self.run_dir, "best", self.best_step)
+        return checkpoint.drop_newer(self.run_dir, self.step)
 
     def save(self, log_position: int) -> None:
         """Write a checkpoint, as the last one.
@@ -175,11 +196,17 @@ class RunState:
         self.referee.close()
         self.team.close()
 
-    def _policy(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def _folder(self, step: int) -> Path:
+        return self.run_dir / "checkpoints" / str(step)
+
+    def _policy(
+        self, weights: dict[str, torch.Tensor] | None = None
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """The product as it is saved, with its present weights or those that are given."""
         product = self.team.product
         actor = self.team.actors[product]
         described = describe_policy(self.config, self.spec, product, actor.inputs.keys)
-        return described, dict(actor.state_dict())
+        return described, dict(actor.state_dict()) if weights is None else weights
 
     def _interact(self) -> Interaction:
         team = self.team
@@ -196,6 +223,7 @@ class RunState:
             "update_debt": self.update_debt,
             "referee": self.referee.state_dict(),
             "best": self.best,
+            "best_step": self.best_step,
             "seconds": self.clock.state_dict(),
             "matmul": self.matmul,
             "rng": torch.get_rng_state(),
@@ -214,7 +242,10 @@ class RunState:
         self.team.load_state_dict(state["team"])
         self.stage.load_state_dict(state["stage_state"])
         self.referee.load_state_dict(state["referee"])
-        for name in ("step", "finished", "num_updates", "update_debt", "best", "metrics"):
+        for name in (
+            *("step", "finished", "num_updates", "update_debt"),
+            *("best", "best_step", "metrics"),
+        ):
             setattr(self, name, state[name])
         self.finished = self.finished and self.step >= self.config.total_steps
         self.clock.load_state_dict(state["seconds"])

@@ -131,7 +131,9 @@ class Trainer:
                 self._tell("accelerator", describe_brought(state.team.brought))
             state.interaction.begin(state.stage.collector, state.config.seed)
         else:
-            self._tell("resume", _EXACT if state.exact else _INEXACT)
+            dropped = ", ".join(map(str, state.cut_off()))
+            behind = f"; the checkpoints behind it are dropped: {dropped}" if dropped else ""
+            self._tell("resume", (_EXACT if state.exact else _INEXACT) + behind)
         self._rehearse()
         if state.referee.random is None and not self.stopped:
             self._look()
@@ -190,7 +192,7 @@ class Trainer:
             )
         self.progress.update(step=state.step, stage=state.stage.name, **verdict.returns)
         if verdict.best:
-            state.remember_best()
+            state.remember_best(self.logger.position)
         self._record(
             eval=True,
             best=verdict.best,
@@ -208,7 +210,7 @@ class Trainer:
         with state.clock.timed("switch"):
             state.enter_online()
         state.interaction.begin(state.stage.collector, state.config.seed + SECOND_STAGE_SEED)
-        state.remember_best()
+        state.remember_best(self.logger.position)
         state.save(self.logger.position)
 
     def _roll_back(self, reason: str) -> None:
