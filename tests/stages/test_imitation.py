@@ -120,7 +120,7 @@ def test_half_of_the_updates_see_own_episodes(monkeypatch):
 
 def test_an_empty_source_leaves_the_updates_to_the_other():
     _, imitation = make_imitation(own_episodes=2, burst=10)
-    imitation._collect(imitation.student, 2)
+    imitation._collect(imitation.student, 2, steps_left=8)
     imitation.replay = ReplayBuffer(imitation.extra.spec, 10)
     for _ in range(3):
         assert imitation.update()

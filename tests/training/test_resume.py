@@ -309,6 +309,19 @@ def test_a_checkpoint_with_the_policy_alone_is_refused(stopped, capsys):
     assert "policy only" in one_line_error(capsys, "resume", stopped / "checkpoints" / "best")
 
 
+def test_killed_just_behind_the_switch_the_log_is_whole(tmp_path):
+    """No checkpoint but that of the switch, at a step whose training metrics are logged too."""
+    config = tiny(algorithm="td3", checkpoint_every=1_000)
+    status, _, err = in_child(tmp_path, train_by_cli, config, tmp_path / "whole")
+    assert status == 0, err
+    run_dir = tmp_path / "run"
+    in_child(tmp_path, train_until, config, run_dir, 125, signal.SIGKILL)
+    assert resolve(run_dir).name == "120"
+    status, _, err = in_child(tmp_path, resume_by_cli, run_dir)
+    assert status == 0, err
+    assert timeless(run_dir) == timeless(tmp_path / "whole")
+
+
 def policy_at(run_dir, name):
     return load_file(resolve(run_dir, name) / "policy" / "model.safetensors")
 

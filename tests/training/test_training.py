@@ -166,6 +166,32 @@ def test_every_env_step_is_counted(case, counted, tmp_path):
         assert 0 <= extra <= unfinished
 
 
+def test_no_step_is_looked_at_twice(tmp_path):
+    """Three environments pass the last multiple of the period in one stride."""
+    env = EnvConfig(num_envs=3, max_episode_steps=20)
+    fields = {"eval": replace(TINY.eval, every=50), "env": env, **CASES["scratch"]}
+    run_dir = run(tiny(algorithm="td3", total_steps=100, **fields), tmp_path)
+    looks = [line["step"] for line in with_key(run_dir, "eval/transformer/return")]
+    assert looks == [0, 51, 102]
+
+
+EXTRA = {
+    # From half of all steps on: at 80 there is room for one episode of 20 steps.
+    "own episodes": (replace(TINY.cloning, own_episodes=3), 80),
+    # At 40 for three.
+    "episodes": (replace(TINY.cloning, source="episodes", episodes=4, episodes_every=40), 40),
+}
+
+
+@pytest.mark.parametrize("case", EXTRA)
+def test_extra_episodes_stay_within_the_budget(case, tmp_path):
+    cloning, expected = EXTRA[case]
+    one_stage = tiny(algorithm="td3", total_steps=100, stages=("accelerate",), cloning=cloning)
+    run_dir = run(replace(one_stage, eval=replace(TINY.eval, every=40)), tmp_path)
+    own = [line["rollout/episode_length"] for line in with_key(run_dir, "rollout/episode_length")]
+    assert (sum(own), lines(run_dir)[-1]["step"]) == (expected, 100)
+
+
 def test_updates_keep_their_ratio_to_steps(tmp_path):
     run_dir = run(tiny(algorithm="td3", utd_ratio=0.5), tmp_path)
     state = load_tree(resolve(run_dir) / "training_state")

@@ -1,5 +1,6 @@
 """Where cloning gets its windows and labels from (stage 1)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -138,8 +139,14 @@ class Imitation:
                 f"{', '.join(student.inputs.keys)}); leave it off"
             )
 
-    def step(self, before: int, now: int) -> tuple[int, dict[str, Tensor]]:
+    def step(
+        self, before: int, now: int, steps_left: float = math.inf
+    ) -> tuple[int, dict[str, Tensor]]:
         """What is due between two counts of env steps: thin updates, or the paper's episodes.
+
+        Args:
+            before, now: the counts.
+            steps_left: env steps that extra episodes may take.
 
         Returns:
             Env steps that were spent on extra episodes, and the last update's metrics.
@@ -149,7 +156,7 @@ class Imitation:
         if config.source == "episodes":
             if now // config.episodes_every == before // config.episodes_every:
                 return 0, metrics
-            num_steps = self._collect(self.teacher, config.episodes)
+            num_steps = self._collect(self.teacher, config.episodes, steps_left)
             for _ in range(max(1, num_steps // config.batch_size)):  # one epoch
                 metrics = self.update()
             return num_steps, metrics
@@ -158,10 +165,14 @@ class Imitation:
                 metrics = self.update()
         return 0, metrics
 
-    def prepare_check(self) -> tuple[int, dict[str, Tensor]]:
+    def prepare_check(self, steps_left: float = math.inf) -> tuple[int, dict[str, Tensor]]:
         """The burst (and own episodes) before the switch rule looks.
 
-        With source=episodes the accelerator's are run before it where none have been yet.
+        With source=episodes the accelerator's are run before it where none have been yet,
+        one at least.
+
+        Args:
+            steps_left: env steps that extra episodes may take.
 
         Returns:
             Env steps that were spent on extra episodes, and the last update's metrics. `burst` is
@@ -173,11 +184,12 @@ class Imitation:
             self.student.inputs.encoders.load_state_dict(encoders)
             self._must_copy = False
         if self.config.source == "episodes" and not self._has_windows(self.extra):
-            num_steps = self._collect(self.teacher, self.config.episodes)
+            num_steps = self._collect(self.teacher, self.config.episodes, steps_left, least=1)
         if self.config.own_episodes:
             if not self.cloning.num_updates:
                 self._burst()  # what an untaught student does leads where nobody needs a label
-            num_steps += self._collect(self.student, self.config.own_episodes)
+            left = steps_left - num_steps
+            num_steps += self._collect(self.student, self.config.own_episodes, left)
         metrics, errors = self._burst()
         tenth = max(1, len(errors) // 10)
         self.burst = None
@@ -227,10 +239,20 @@ class Imitation:
     def _has_windows(self, replay: ReplayBuffer) -> bool:
         return replay.num_transitions(self.context_length) > 0
 
-    def _collect(self, actor: Actor, num_episodes: int) -> int:
+    def _collect(self, actor: Actor, num_episodes: int, steps_left: float, least: int = 0) -> int:
+        """As many episodes as surely fit into the steps that are left, each as long as it may be.
+
+        Where no time limit is known an episode counts as one step here, so that the last may take
+        more than is left.
+        """
+        env = self.extra_env.open()
+        fitting = max(steps_left / (env.spec.max_episode_steps or 1), least)
+        num_episodes = int(min(num_episodes, fitting))
+        if not num_episodes:
+            return 0
         self._num_collections += 1
         seed = self._seed + 1000 * self._num_collections
-        return rollout(self.extra_env.open(), actor, self.extra, num_episodes, seed)[0]
+        return rollout(env, actor, self.extra, num_episodes, seed)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a kill, beside the student itself."""

@@ -38,6 +38,7 @@ class RunState:
         referee: evaluates.
         clock: what it took so far.
         step: counted env steps.
+        looked_at: the step at which actors were evaluated last; None before.
         num_updates: updates made, over both stages.
         update_debt: the part of an update that is due beside the whole ones that were made.
         best: the team as it was evaluated best; empty before.
@@ -96,6 +97,7 @@ class RunState:
                     "networks that --privileged names"
                 )
         self.step = self.num_updates = 0
+        self.looked_at: int | None = None
         self.update_debt = 0.0
         self.best: dict[str, Any] = {}
         self.best_step = 0
@@ -120,6 +122,11 @@ class RunState:
         """Updates for each env step in the present stage."""
         online = self.config.online.utd_ratio if self.stage.name == "online" else None
         return self.config.utd_ratio if online is None else online
+
+    @property
+    def steps_left(self) -> int:
+        """Env steps that may still be spent."""
+        return max(self.config.total_steps - self.step, 0)
 
     @property
     def eval_every(self) -> int:
@@ -173,7 +180,7 @@ class RunState:
         checkpoint.link(self.run_dir, "last", self.step)
         if self.best:
             if not self._folder(self.best_step).exists():
-                policy = self._policy(self.best[self.team.product])
+                policy = self._policy(self.best["networks"][self.team.product])
                 checkpoint.save_checkpoint(self.run_dir, self.best_step, policy, {})
             checkpoint.link(self.run_dir, "best", self.best_step)
         return checkpoint.drop_newer(self.run_dir, self.step)
@@ -217,6 +224,7 @@ class RunState:
         on_gpu = torch.device(self.config.device).type == "cuda"
         return {
             "step": self.step,
+            "looked_at": self.looked_at,
             "stage": self.stage.name,
             "finished": self.finished,
             "num_updates": self.num_updates,
@@ -243,7 +251,7 @@ class RunState:
         self.stage.load_state_dict(state["stage_state"])
         self.referee.load_state_dict(state["referee"])
         for name in (
-            *("step", "finished", "num_updates", "update_debt"),
+            *("step", "looked_at", "finished", "num_updates", "update_debt"),
             *("best", "best_step", "metrics"),
         ):
             setattr(self, name, state[name])

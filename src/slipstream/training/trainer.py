@@ -93,13 +93,14 @@ class Trainer:
                 self._learn(before)
 
             # Look: evaluate, hand over, go back if it fell apart.
+            handed_over = False
             if self._crossed(state.eval_every, before) or self._switch_is_due(before):
-                self._look()
+                handed_over = self._look()
 
-            # Keep.
+            # Keep; last of all, so that a resumed run begins with the next step.
             if self._crossed(config.log_every, before):
                 self._log_training()
-            if self._crossed(config.checkpoint_every, before):
+            if handed_over or self._crossed(config.checkpoint_every, before):
                 state.save(self.logger.position)
             self.progress.update(step=state.step, stage=state.stage.name)
 
@@ -167,29 +168,30 @@ class Trainer:
             state.num_updates += num_updates
         if state.stage.imitation is not None:
             with state.clock.timed("clone"):
-                extra, metrics = state.stage.imitation.step(before, state.step)
+                extra, metrics = state.stage.imitation.step(before, state.step, state.steps_left)
                 state.step += extra
                 self._keep("clone", metrics)
 
-    def _look(self) -> None:
-        """Evaluate, then do what the referee says."""
+    def _look(self) -> bool:
+        """Evaluate, then do what the referee says; whether that was to hand over."""
         state = self.state
         imitation, burst = state.stage.imitation, None
         if imitation is not None and state.referee.wants_clone(state.step):
             with state.clock.timed("clone"):
-                extra, metrics = imitation.prepare_check()
+                extra, metrics = imitation.prepare_check(state.steps_left)
                 state.step += extra
                 self._keep("clone", metrics)
                 burst = imitation.burst
         with state.clock.timed("eval"):
             verdict = state.referee.look(
-                state.step,
-                state.stage.name,
-                state.team,
-                self._log,
-                burst,
-                state.cloned,
+                step=state.step,
+                stage=state.stage.name,
+                team=state.team,
+                log=self._log,
+                burst=burst,
+                cloned=state.cloned,
             )
+        state.looked_at = state.step
         self.progress.update(step=state.step, stage=state.stage.name, **verdict.returns)
         if verdict.best:
             state.remember_best(self.logger.position)
@@ -197,12 +199,13 @@ class Trainer:
             eval=True,
             best=verdict.best,
             switch=verdict.switch is not None,
-            end=state.step >= state.config.total_steps,
+            end=not state.steps_left,
         )
         if verdict.switch is not None:
             self._switch(verdict.switch)
         if verdict.rollback is not None:
             self._roll_back(verdict.rollback)
+        return verdict.switch is not None
 
     def _switch(self, reason: str) -> None:
         state = self.state
@@ -211,7 +214,6 @@ class Trainer:
             state.enter_online()
         state.interaction.begin(state.stage.collector, state.config.seed + SECOND_STAGE_SEED)
         state.remember_best(self.logger.position)
-        state.save(self.logger.position)
 
     def _roll_back(self, reason: str) -> None:
         self._tell("rollback", reason)
@@ -277,7 +279,7 @@ class Trainer:
             raise Interrupted(
                 f"stopped at step {state.step}; go on with: slipstream resume {state.run_dir}"
             )
-        if state.step % state.eval_every:
+        if state.looked_at != state.step:
             self._look()
         self._log_training()
         self.logger.event(state.step, state.stage.name, "end")
