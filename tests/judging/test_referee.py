@@ -39,13 +39,13 @@ def look(monkeypatch, logged):
     )
     referee = Referee(config, lambda _: env)
 
-    def look(step: int, stage: str, *found: Evaluation) -> Any:
+    def look(step: int, stage: str, *found: Evaluation, cloned: bool = True) -> Any:
         nonlocal referee
         resumed = Referee(config, lambda _: env)
         resumed.load_state_dict(referee.state_dict())
         referee = resumed
         queue.extend(found)
-        verdict = referee.look(step, stage, BOTH, logged.append)
+        verdict = referee.look(step, stage, BOTH, logged.append, cloned=cloned)
         assert not queue
         return verdict
 
@@ -93,7 +93,7 @@ def test_where_success_alone_is_reported_all_is_judged_by_it_from_the_first_repo
     matched = look(20, "accelerate", reporting_success_alone(95, 4), reporting_success_alone(81, 4))
     assert matched.best and matched.switch is not None
     # The first looks, too, count as failures now: the gap is none, and stage 2 is not put back.
-    assert logged[-1] == {"switch/imitation_gap": 0.0}
+    assert logged[-1]["switch/imitation_gap"] == 0.0
     assert look(30, "online", reporting_success_alone(98, 4)).best
     assert look(40, "online", reporting_success_alone(98, 4)).rollback is None
     assert look(50, "online", reporting_success_alone(200, 0)).rollback is None
@@ -116,3 +116,21 @@ def test_an_episode_without_a_report_failed_where_another_reported():
     assert _reported([True, None, None]) == (True, False, False)
     assert _reported([False, None]) == (False, False)
     assert _reported([None, None]) is None
+
+
+def test_the_latest_step_ends_stage_1_though_nothing_was_cloned(look):
+    look(0, "accelerate", evaluation(0), evaluation(1), cloned=False)
+    assert look(40, "accelerate", evaluation(9), cloned=False).switch is None
+    switch = look(80, "accelerate", evaluation(10), evaluation(0), cloned=False).switch
+    assert switch is not None
+    assert "80% of all steps" in switch and "never cloned" in switch
+
+
+def test_every_check_says_why_it_does_not_switch(look, logged):
+    look(0, "accelerate", evaluation(0), evaluation(1), evaluation(0))
+    look(10, "accelerate", evaluation(100), evaluation(50))
+    assert logged[-1] == {
+        "switch/imitation_gap": 0.5,
+        "switch/stuck": 0.0,
+        "switch/reason": "clone at 0.50 of the accelerator",
+    }

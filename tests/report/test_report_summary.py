@@ -5,7 +5,7 @@ from slipstream.report.summary import compare, duration, judge, number, signed, 
 from tests.report.sample_runs import config_of, write_folder
 
 
-def group(folder, outcomes, *, random=-10.0, end=100, gap=None, **changes):
+def group(folder, outcomes, *, random=-10.0, end=100, gap=None, stuck=0.0, **changes):
     """Seeds that switch at step 40: (accelerator at the switch, transformer at the end)."""
     runs = []
     for seed, (accelerator, transformer) in enumerate(outcomes):
@@ -21,7 +21,11 @@ def group(folder, outcomes, *, random=-10.0, end=100, gap=None, **changes):
                 "eval/accelerator/return": accelerator,
                 "eval/transformer/return": accelerator - 1.0,
             },
-            *([] if gap is None else [{"step": 40, "switch/imitation_gap": gap}]),
+            *(
+                []
+                if gap is None
+                else [{"step": 40, "switch/imitation_gap": gap, "switch/stuck": stuck}]
+            ),
             {"step": 40, "stage": "accelerate", "event": "switch", "reason": "matched"},
             {**online, "eval/transformer/return": transformer},
             # The accelerator may be evaluated on: what it does later is not what was cloned.
@@ -150,6 +154,25 @@ def test_what_could_not_be_imitated_is_told(tmp_path):
     assert "The clone lacked 38% of what the accelerator had gained over random actions." in told
     told = judge(group(tmp_path / "b", [(100.0, 160.0)], gap=0.38, privileged=["accelerator"]))
     assert any("privileged" in detail for detail in told.details)
+    assert not any("no longer" in detail for detail in told.details)
     assert not any(
         "lacked" in d for d in judge(group(tmp_path / "c", [(1.0, 2.0)], gap=0.1)).details
     )
+
+
+def test_a_clone_that_more_cloning_does_not_help_is_told(tmp_path):
+    told = judge(group(tmp_path, [(1.0, 2.0), (2.0, 3.0)], gap=0.38, stuck=1.0)).details
+    assert (
+        "On 2 of 2 seeds more cloning no longer brought it nearer: the accelerator may act on what "
+        "the transformer cannot see."
+    ) in told
+
+
+def test_why_a_run_never_switched_is_told(tmp_path):
+    checks = [
+        {"step": step, "eval/transformer/return": 6.0, "switch/reason": reason}
+        for step, reason in ((50, "before 70% of all steps"), (100, "clone at 0.50"))
+    ]
+    run = load_run(write_folder(tmp_path / "a", config_of(0, total_steps=100), checks))
+    told = judge(summarise_group(group_runs([run])[0])).details
+    assert "Seed 0 never switched: clone at 0.50." in told

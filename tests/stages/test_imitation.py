@@ -212,6 +212,13 @@ def test_impossible_cloning_is_refused(fields):
         CloningConfig(**fields)
 
 
+def test_cloning_that_never_makes_an_update_is_refused():
+    with pytest.raises(SlipstreamError, match=r"cloning\.every and cloning\.burst are both 0"):
+        CloningConfig(every=0, burst=0)
+    CloningConfig(source="episodes", every=0, burst=0)
+    CloningConfig(enabled=False, every=0, burst=0)
+
+
 def test_closing_twice_does_no_harm():
     team, imitation = make_imitation(source="episodes", episodes=1, episodes_every=10)
     team.close()

@@ -261,3 +261,28 @@ def test_a_clone_that_learns_nothing_more_is_told(ratio, burst, expected):
     seen = replace(check(transformer=scaled(GOOD, ratio)), burst=burst)
     assert seems_inimitable(SwitchConfig(), seen) is expected
     assert ("cannot see" in check_matches(SwitchConfig(), seen).reason) is expected
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("step", [100, 1000])
+def test_every_rule_says_what_the_clone_lacks(rule, step):
+    """Before the first look, between, and where the switch comes whatever the rule says."""
+    stuck = replace(check(step, transformer=scaled(GOOD, 0.5)), burst=(0.20, 0.19))
+    decision = decide(SwitchConfig(rule=rule), [stuck], 1000)
+    assert decision.switch == (step == 1000)
+    assert "clone at 0.50 of the accelerator" in decision.reason
+    assert "cannot see" in decision.reason
+    improving = [check(700), replace(stuck, step=750, accelerator=scaled(GOOD, 2.0))]
+    assert "cannot see" in decide(SwitchConfig(rule=rule, patience=1), improving, 1000).reason
+
+
+def test_a_clone_that_learns_nothing_more_is_told_where_noise_hides_the_rise():
+    noisy = check(accelerator=(0.0, 2000.0), transformer=(0.0, 10.0), random=(0.0, 0.0))
+    reason = check_matches(SwitchConfig(), replace(noisy, burst=(0.20, 0.19))).reason
+    assert "sigma" in reason and "cannot see" in reason
+
+
+def test_a_match_that_is_not_confirmed_yet_says_so():
+    history = [check(700, transformer=POOR), check(720)]
+    reason = decide(SwitchConfig(), history, 1000).reason
+    assert reason == "clone at 1.00 of the accelerator, but not on 2 checks in a row"

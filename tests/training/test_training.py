@@ -166,6 +166,12 @@ def test_every_env_step_is_counted(case, counted, tmp_path):
         assert 0 <= extra <= unfinished
 
 
+def test_stage_1_ends_in_time_even_if_no_episode_to_clone_from_came_due(tmp_path):
+    cloning = replace(TINY.cloning, source="episodes", episodes_every=10_000)
+    (switch,) = events(run(tiny(algorithm="td3", cloning=cloning), tmp_path), "switch")
+    assert "50% of all steps" in switch["reason"]
+
+
 def test_no_step_is_looked_at_twice(tmp_path):
     """Three environments pass the last multiple of the period in one stride."""
     env = EnvConfig(num_envs=3, max_episode_steps=20)

@@ -10,7 +10,13 @@ from slipstream.config import RunConfig
 from slipstream.envs.vec_env import VecEnv
 from slipstream.judging.evaluation import Evaluation, evaluate
 from slipstream.stages.online import must_roll_back
-from slipstream.stages.switch import Check, decide, imitation_gap
+from slipstream.stages.switch import (
+    Check,
+    check_matches,
+    decide,
+    imitation_gap,
+    seems_inimitable,
+)
 from slipstream.stages.team import Team
 
 EVAL_SEED = 1_000_000
@@ -115,7 +121,7 @@ class Referee:
             self.random = self._evaluate("random", team, log)
         found = {
             name: self._evaluate(name, team, log, compare=stage == "accelerate")
-            for name in self.evaluated(stage, team, cloned)
+            for name in self._evaluated(stage, team, cloned or self._must_switch(step))
         }
         product = found.get(team.product)
         best = product is not None and self._beats_best(product)
@@ -126,13 +132,18 @@ class Referee:
             rollback = self._guard(self.random, found["transformer"])
         elif "transformer" in found and step:
             self.history.append(Sighting(step, found["accelerator"], found["transformer"], burst))
-            switch = self._check(self.random, log)
+            switch = self._check(self.random, cloned, log)
             if switch is not None:  # from now on the clone as it is handed over is the one to beat
                 self.best = found["transformer"]
         return Verdict({name: value.mean for name, value in found.items()}, best, switch, rollback)
 
+    def _must_switch(self, step: int) -> bool:
+        """Whether stage 1 is to end whatever there is to hand over."""
+        config = self.config
+        return len(config.stages) == 2 and step >= config.switch.latest * config.total_steps
+
     @staticmethod
-    def evaluated(stage: str, team: Team, cloned: bool) -> list[str]:
+    def _evaluated(stage: str, team: Team, cloned: bool) -> list[str]:
         """The actors that matter in a stage; the clone only once it has learnt anything."""
         names = [name for name in team.actors if stage == "accelerate" or name == "transformer"]
         return names if cloned else [name for name in names if name != "transformer"]
@@ -141,7 +152,9 @@ class Referee:
         by_success = self.by_success
         return self.best is None or product.rank(by_success) > self.best.rank(by_success)
 
-    def _check(self, random: Evaluation, log: Callable[[dict[str, Any]], None]) -> str | None:
+    def _check(
+        self, random: Evaluation, cloned: bool, log: Callable[[dict[str, Any]], None]
+    ) -> str | None:
         history = [
             Check(
                 step=seen.step,
@@ -153,13 +166,17 @@ class Referee:
             )
             for seen in self.history
         ]
-        gap = imitation_gap(history[-1])
-        if gap is not None:
-            log({"switch/imitation_gap": gap})
-        if "online" not in self.config.stages:
-            return None
-        decision = decide(self.config.switch, history, self.config.total_steps)
-        return decision.reason if decision.switch else None
+        check, switch = history[-1], self.config.switch
+        gap = imitation_gap(check)
+        if "online" in self.config.stages:
+            decision = decide(switch, history, self.config.total_steps)
+        else:
+            decision = replace(check_matches(switch, check), switch=False)
+        reason = decision.reason if cloned else f"{decision.reason}; it was never cloned"
+        found = {} if gap is None else {"switch/imitation_gap": gap}
+        stuck = seems_inimitable(switch, check)
+        log({**found, "switch/stuck": float(stuck), "switch/reason": reason})
+        return reason if decision.switch else None
 
     def _guard(self, random: Evaluation, transformer: Evaluation) -> str | None:
         self.online.append(transformer)

@@ -80,15 +80,15 @@ class RunLogger:
         self,
         step: int,
         stage: str,
-        metrics: "Mapping[str, float | int | list[float] | Tensor | None]",
+        metrics: "Mapping[str, float | int | str | list[float] | Tensor | None]",
     ) -> None:
         """Write one line of metrics.
 
         Args:
             step: counted environment transitions so far.
             stage: "accelerate" or "online".
-            metrics: name -> number, list of numbers, or tensor (detached here; one of a single
-                element becomes a number). Names with a slash (`eval/transformer/return`) also
+            metrics: name -> number, text, list of numbers, or tensor (detached here; one of a
+                single element becomes a number). Names with a slash (`eval/transformer/return`) also
                 go to TensorBoard and the trackers where they are single numbers.
 
         Raises:

@@ -24,6 +24,8 @@ class RunSummary:
         gain: final_transformer - handed_over, once it was evaluated after the switch.
         imitation_gap: the share of the accelerator's rise above random that its clone lacked, at
             the last check up to the switch.
+        stuck: whether more cloning no longer brought the clone nearer, at that check.
+        standing: what the switch rule said at the run's last check.
         data_rows: steps recorded before the run that taught it too; not among its counted steps.
     """
 
@@ -37,6 +39,8 @@ class RunSummary:
     switch_seconds: float | None
     gain: float | None
     imitation_gap: float | None
+    stuck: bool
+    standing: str | None
     data_rows: int | None
 
 
@@ -66,6 +70,10 @@ def summarise(run: Run) -> RunSummary:
         switch_seconds=run.wall_at(switch_step) if switch_step is not None else None,
         gain=gain,
         imitation_gap=_last_until(run, "switch/imitation_gap", switch_step),
+        stuck=bool(_last_until(run, "switch/stuck", switch_step)),
+        standing=next(
+            (line["switch/reason"] for line in reversed(run.lines) if "switch/reason" in line), None
+        ),
         data_rows=int(data[-1]) if len(data := run.series("data/rows").value) else None,
     )
 
@@ -167,9 +175,12 @@ def judge(summary: GroupSummary) -> Verdict:
         headline = f"The {actor}, {role}, ended at {number(final.value)}."
     details += _data(summary)
     details += _imitation(summary)
-    never = len(summary.runs) - len(switched)
-    if switched and never:
-        details.append(f"{never} of {len(summary.runs)} seeds never switched.")
+    if summary.group.kind == "two stages":
+        details += [
+            f"Seed {run.run.seed} never switched{f': {run.standing}' if run.standing else ''}."
+            for run in summary.runs
+            if run.run.switch is None
+        ]
     rollbacks = sum(len(run.run.rollbacks) for run in summary.runs)
     if rollbacks:
         times = "once" if rollbacks == 1 else f"{rollbacks} times"
@@ -201,9 +212,16 @@ def _imitation(summary: GroupSummary) -> list[str]:
         return []
     privileged = "accelerator" in (summary.group.runs[0].config.get("privileged") or ())
     why = ": the accelerator was privileged and saw what the transformer cannot" * privileged
-    return [
+    told = [
         f"The clone lacked {mean:.0%} of what the accelerator had gained over random actions{why}."
     ]
+    stuck = sum(run.stuck for run in summary.runs)
+    if stuck:
+        told.append(
+            f"On {stuck} of {len(summary.runs)} seeds more cloning no longer brought it nearer: "
+            "the accelerator may act on what the transformer cannot see."
+        )
+    return told
 
 
 def compare(summaries: Sequence[GroupSummary]) -> Verdict:

@@ -71,6 +71,11 @@ class CloningConfig:
                 raise SlipstreamError(
                     f"cloning.{name} is {getattr(self, name)}; it must be at least 1"
                 )
+        if self.enabled and self.source != "episodes" and not (self.every or self.burst):
+            raise SlipstreamError(
+                "cloning.every and cloning.burst are both 0, so nothing would ever be cloned; set one "
+                "of them, or cloning.enabled to False"
+            )
         if self.frames < 2:
             raise SlipstreamError(f"cloning.frames is {self.frames}; it must be at least 2")
         for name in ("lr", "ascent"):
@@ -145,7 +150,8 @@ class Imitation:
         """What is due between two counts of env steps: thin updates, or the paper's episodes.
 
         Args:
-            before, now: the counts.
+            before: the earlier count.
+            now: the later one.
             steps_left: env steps that extra episodes may take.
 
         Returns:

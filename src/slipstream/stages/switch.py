@@ -111,7 +111,8 @@ def decide(config: SwitchConfig, history: Sequence[Check], total_steps: int) -> 
     """Apply the configured rule to the history of checks, oldest first."""
     step = history[-1].step
     if config.rule != "at_step" and step < config.first_look * total_steps:
-        return Decision(False, f"before {config.first_look:.0%} of all steps")
+        standing = check_matches(config, history[-1]).reason
+        return Decision(False, f"before {config.first_look:.0%} of all steps; {standing}")
     decision = RULES[config.rule](config, history)
     if decision.switch or step < config.latest * total_steps:
         return decision
@@ -158,15 +159,16 @@ def check_matches(config: SwitchConfig, check: Check) -> Decision:
     )
     rise = accelerator.mean() - random.mean()
     error = np.hypot(_standard_error(accelerator), _standard_error(random))
-    if rise <= 0 or (config.sigmas and rise <= config.sigmas * error):
-        return Decision(False, f"accelerator not {config.sigmas:g} sigma above random")
-    ratio = float((clone.mean() - random.mean()) / rise)
     shortfall = ""
     if check.burst is not None and seems_inimitable(config, check):
         shortfall = (
             f", and more cloning does not lower its error ({check.burst[1]:.3f}): the accelerator "
             "may act on what the transformer cannot see"
         )
+    if rise <= 0 or (config.sigmas and rise <= config.sigmas * error):
+        reason = f"accelerator not {config.sigmas:g} sigma above random"
+        return Decision(False, reason + (f"; clone short of it{shortfall}" if shortfall else ""))
+    ratio = float((clone.mean() - random.mean()) / rise)
     if ratio >= config.match_ratio:
         return Decision(True, f"clone at {ratio:.2f} of the accelerator")
     if ratio >= 2 * config.match_ratio - 1 and _paired_interval(clone - accelerator)[1] >= 0:
@@ -176,25 +178,27 @@ def check_matches(config: SwitchConfig, check: Check) -> Decision:
 
 def matched(config: SwitchConfig, history: Sequence[Check]) -> Decision:
     """The last `consecutive` checks all match."""
-    decisions = [check_matches(config, check) for check in history[-config.consecutive :]]
-    missing = [decision for decision in decisions if not decision.switch]
-    if missing:
-        return missing[-1]
-    if len(decisions) < config.consecutive:
-        return Decision(False, f"{len(decisions)} of {config.consecutive} checks matched")
-    return Decision(True, f"{decisions[-1].reason} on {len(decisions)} checks in a row")
+    latest = check_matches(config, history[-1])
+    if not latest.switch:
+        return latest
+    recent = [check_matches(config, check).switch for check in history[-config.consecutive :]]
+    if len(recent) < config.consecutive or not all(recent):
+        reason = f"{latest.reason}, but not on {config.consecutive} checks in a row"
+        return Decision(False, reason)
+    return Decision(True, f"{latest.reason} on {len(recent)} checks in a row")
 
 
 def plateau(config: SwitchConfig, history: Sequence[Check]) -> Decision:
     """The last check matches, and the last `patience` brought the accelerator nothing new."""
+    match = check_matches(config, history[-1])
     if len(history) <= config.patience:
-        return Decision(False, f"{len(history)} checks, {config.patience + 1} needed")
+        needed = f"{len(history)} checks, {config.patience + 1} needed"
+        return Decision(False, f"{needed}; {match.reason}")
     means = [float(np.mean(check.accelerator)) for check in history]
     before, recent = max(means[: -config.patience]), max(means[-config.patience :])
     rise = before - float(np.mean(history[-1].random))
     if recent > before + config.min_improvement * abs(rise):
-        return Decision(False, "accelerator still improving")
-    match = check_matches(config, history[-1])
+        return Decision(False, f"accelerator still improving; {match.reason}")
     if not match.switch:
         return match
     return Decision(True, f"accelerator level for {config.patience} checks; {match.reason}")
@@ -202,7 +206,7 @@ def plateau(config: SwitchConfig, history: Sequence[Check]) -> Decision:
 
 def at_step(config: SwitchConfig, history: Sequence[Check]) -> Decision:
     """Never of its own accord: `decide` switches at the latest step."""
-    return Decision(False, "fixed step")
+    return Decision(False, f"fixed step; {check_matches(config, history[-1]).reason}")
 
 
 Rule = Callable[[SwitchConfig, Sequence[Check]], Decision]

@@ -1,5 +1,6 @@
 """The loop: step, store, update, look, save; one for both stages."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ class Trainer:
         if verdict.best:
             state.remember_best(self.logger.position)
         self._record(
+            verdict.returns,
             eval=True,
             best=verdict.best,
             switch=verdict.switch is not None,
@@ -219,7 +221,7 @@ class Trainer:
         self._tell("rollback", reason)
         self.state.restore_best()
 
-    def _record(self, **moments: bool) -> None:
+    def _record(self, evaluated: Collection[str], **moments: bool) -> None:
         """Videos of what was just evaluated, if this moment is one of those that are wanted."""
         state = self.state
         video = state.config.video
@@ -227,7 +229,6 @@ class Trainer:
         if not (video.enabled and when and state.step):
             return
         seeds = range(EVAL_SEED, EVAL_SEED + video.episodes)
-        evaluated = state.referee.evaluated(state.stage.name, state.team, state.cloned)
         try:
             for actor in [name for name in evaluated if name in video.actors]:
                 details = {"actor": actor, "step": state.step, "when": when}
