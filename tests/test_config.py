@@ -136,11 +136,12 @@ def test_impossible_parts_are_refused(kind, name, value):
 def test_a_context_longer_than_the_replay_is_refused():
     networks = NetworksConfig(transformer=TransformerConfig(context_length=10))
     with pytest.raises(SlipstreamError, match=r"context_length 10.*'online', 10 rows.* 11 "):
-        RunConfig("x", networks=networks, online=OnlineConfig(replay_capacity=10))
-    RunConfig("x", networks=networks, online=OnlineConfig(replay_capacity=11))
+        RunConfig("x", batch_size=8, networks=networks, online=OnlineConfig(replay_capacity=10))
+    RunConfig("x", batch_size=8, networks=networks, online=OnlineConfig(replay_capacity=11))
     with pytest.raises(SlipstreamError, match=r"'online', 10 rows.* 44 "):
         RunConfig(
             "x",
+            batch_size=8,
             env=EnvConfig(num_envs=4),
             networks=networks,
             online=OnlineConfig(replay_capacity=43),
@@ -152,6 +153,26 @@ def test_a_context_longer_than_the_replay_is_refused():
         networks=networks,
         online=OnlineConfig(replay_capacity=5),
     )
+
+
+def test_a_replay_that_never_holds_a_batch_is_refused():
+    small = AccelerateConfig(replay_capacity=100)
+    with pytest.raises(SlipstreamError, match=r"accelerate\.replay_capacity is 100.* 128.* 129 "):
+        RunConfig("x", accelerate=small)
+    with pytest.raises(SlipstreamError, match=r"accelerate\.replay_capacity is 100.* 104 "):
+        RunConfig("x", batch_size=99, env=EnvConfig(num_envs=4), accelerate=small)
+    RunConfig("x", batch_size=99, accelerate=small)
+    # Where nothing is to be learnt, none is needed.
+    RunConfig("x", utd_ratio=0.0, accelerate=small)
+    with pytest.raises(SlipstreamError, match=r"online\.replay_capacity is 100"):
+        RunConfig("x", utd_ratio=0.0, online=OnlineConfig(replay_capacity=100, utd_ratio=1.0))
+
+
+def test_a_run_that_ends_before_its_first_update_is_refused():
+    with pytest.raises(SlipstreamError, match=r"learning_starts is 500 and total_steps 500"):
+        RunConfig("x", total_steps=500, learning_starts=500)
+    RunConfig("x", total_steps=501, learning_starts=500)
+    RunConfig("x", total_steps=500, learning_starts=500, utd_ratio=0.0)
 
 
 def test_two_stages_need_the_clone():

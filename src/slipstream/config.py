@@ -152,6 +152,7 @@ class RunConfig:
                 "cloning.enabled is False, but stage 2 starts from the clone; leave one stage out"
             )
         self._check_memory()
+        self._check_learning_starts()
         self._check_shared_memory()
         if self.video.enabled and self.video.episodes > self.eval.episodes:
             raise SlipstreamError(
@@ -261,6 +262,25 @@ class RunConfig:
                     f"stage '{stage}', {rows} rows an environment; use a shorter context or raise "
                     f"{stage}.replay_capacity to {(context + 1) * self.env.num_envs} at least"
                 )
+            # One row of each environment is that of its newest observation.
+            if self._utd_ratio(stage) and (rows - 1) * self.env.num_envs < self.batch_size:
+                enough = (-(-self.batch_size // self.env.num_envs) + 1) * self.env.num_envs
+                raise SlipstreamError(
+                    f"{stage}.replay_capacity is {capacities[stage].replay_capacity}, too little "
+                    f"for an update of batch_size {self.batch_size}, so nothing would be learnt; "
+                    f"raise it to {enough} at least, or lower batch_size"
+                )
+
+    def _check_learning_starts(self) -> None:
+        if self._utd_ratio(self.stages[0]) and self.learning_starts >= self.total_steps:
+            raise SlipstreamError(
+                f"learning_starts is {self.learning_starts} and total_steps {self.total_steps}, so "
+                "the run would end before its first update; lower the one or raise the other"
+            )
+
+    def _utd_ratio(self, stage: StageName) -> float:
+        online = self.online.utd_ratio if stage == "online" else None
+        return self.utd_ratio if online is None else online
 
     def _contexts(self) -> dict[str, int]:
         """Field of NetworksConfig -> the longest window that a network of this run reads."""

@@ -196,6 +196,7 @@ def always_two(folder, **accelerate):
         "td3",
         total_steps=200,
         learning_starts=200,
+        utd_ratio=0.0,
         stages=("accelerate",),
         accelerate=AccelerateConfig(replay_capacity=1_000, **accelerate),
     )

@@ -34,6 +34,7 @@ def look(monkeypatch, logged):
     config = RunConfig(
         "Pendulum-v1",
         total_steps=100,
+        learning_starts=0,
         eval=EvalConfig(episodes=4),
         switch=SwitchConfig(earliest=0.0, consecutive=1),
     )

@@ -55,7 +55,7 @@ def run_dir(tmp_path) -> Path:
         )
         if step == 10:
             lines.append({"step": 10, "stage": stage, "event": "switch", "reason": "matched"})
-    config = {**to_dict(TINY), "total_steps": 20}
+    config = {**to_dict(TINY), "total_steps": 40}
     folder = write_folder(tmp_path / "run", config, lines)
     for step, name in ((10, "mlp"), (20, "transformer")):
         policy = live(name)
@@ -71,7 +71,7 @@ def test_the_folder_holds_the_policy_and_loads_again(run_dir, tmp_path):
     assert same_actions(load_policy(folder), live("transformer"))
     best = write_hub_folder(run_dir, tmp_path / "hub", "best")  # in the place of the first
     assert same_actions(load_policy(best), live("mlp"))
-    assert load(folder / "train.yaml").total_steps == 20
+    assert load(folder / "train.yaml").total_steps == 40
 
 
 def test_a_downloaded_snapshot_loads(run_dir, tmp_path):

@@ -194,6 +194,13 @@ def test_ready_once_a_batch_can_be_drawn():
     assert not stage.ready
 
 
+def test_a_full_replay_is_ready_although_ends_of_episodes_fill_it():
+    full = replace(CONFIG.accelerate, replay_capacity=20)
+    team, _, stage = make_team(batch_size=19, accelerate=full)
+    assert team.replay.num_transitions() < 19
+    assert stage.ready
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_team_goes_on_after_saving_as_if_never_saved(algorithm):
     fields = {"algorithm": algorithm, "normalize_obs": True}

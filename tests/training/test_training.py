@@ -320,7 +320,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path):
 
 def test_runs_have_folders_of_their_own_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = tiny(algorithm="td3", total_steps=30, seed=7, preset="paper/mdp-td3")
+    config = tiny(algorithm="td3", total_steps=40, seed=7, preset="paper/mdp-td3")
     one, two = (train(config, show_progress=False) for _ in range(2))
     assert one != two
     assert one.parent.as_posix() == "runs/Pendulum-v1/paper_mdp-td3"

@@ -88,8 +88,9 @@ class RunLogger:
             step: counted environment transitions so far.
             stage: "accelerate" or "online".
             metrics: name -> number, text, list of numbers, or tensor (detached here; one of a
-                single element becomes a number). Names with a slash (`eval/transformer/return`) also
-                go to TensorBoard and the trackers where they are single numbers.
+                single element becomes a number). Names with a slash
+                (`eval/transformer/return`) also go to TensorBoard and the trackers where they
+                are single numbers.
 
         Raises:
             SlipstreamError: the line could not be written, for example to a full disk.

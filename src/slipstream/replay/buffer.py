@@ -101,6 +101,11 @@ class ReplayBuffer:
         """Whether nothing was stored yet."""
         return len(self) == 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every further row takes the place of an old one."""
+        return len(self) == self.rows_per_env * self.num_envs
+
     def begin(self, obs: Mapping[str, Array], started: NDArray[np.bool_] | None = None) -> None:
         """Store the first observation of a new episode.
 

@@ -73,8 +73,8 @@ class CloningConfig:
                 )
         if self.enabled and self.source != "episodes" and not (self.every or self.burst):
             raise SlipstreamError(
-                "cloning.every and cloning.burst are both 0, so nothing would ever be cloned; set one "
-                "of them, or cloning.enabled to False"
+                "cloning.every and cloning.burst are both 0, so nothing would ever be cloned; set "
+                "one of them, or cloning.enabled to False"
             )
         if self.frames < 2:
             raise SlipstreamError(f"cloning.frames is {self.frames}; it must be at least 2")

@@ -68,8 +68,9 @@ class Stage:
 
     @property
     def ready(self) -> bool:
-        """Whether the replay holds enough for a batch."""
-        return self.replay.num_transitions(self.context_length) >= self.batch_size
+        """Whether the replay holds enough for a batch, or as much as it ever will."""
+        found = self.replay.num_transitions(self.context_length)
+        return found >= self.batch_size or (found > 0 and self.replay.is_full)
 
     def explore(self, output: Any, widely: bool = False) -> Tensor:
         """The action to take, (N, A) in [-1, 1], from the collector's output.
