@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -333,6 +335,21 @@ def test_a_description_builds_everything_and_writes_nothing(tmp_path, monkeypatc
     assert "Pendulum-v1" in text and "accelerator:" in text and "transformer:" in text
     assert "replay of stage online: 150 rows" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_description_makes_a_folder_for_a_replay_on_the_disk_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, mkdir = [], os.mkdir
+
+    def spy(path, *args, **kwargs):
+        made.append(Path(path))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr("os.mkdir", spy)
+    describe(tiny())
+    assert made == []
+    assert "on the disk" in "\n".join(describe(tiny(replay_device="disk")))
+    assert made and list(tmp_path.iterdir()) == []
 
 
 def test_rollouts_are_counted_by_what_they_return(counted):

@@ -1,8 +1,8 @@
 """Starting a run, going on with one, and saying what one would be."""
 
+import os
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from slipstream import checkpoint
 from slipstream.accelerators import describe_brought
@@ -34,23 +34,35 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
 
 
 def describe(config: RunConfig) -> list[str]:
-    """Build everything that a run would, and say how large it is; nothing is written."""
-    with TemporaryDirectory(dir=Path()) as folder:  # for a replay on the disk
-        trainer = Trainer(config, Path(folder), show_progress=False)
-        team = trainer.state.team
-        lines = [
-            f"environment {team.spec.env_id}: observations "
-            f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
-            f"{team.spec.action_dim} action components"
-        ]
-        for name, module in team.modules().items():
-            count = sum(parameter.numel() for parameter in module.parameters())
-            lines.append(f"{name}: {count:,} parameters")
-        lines.extend(team.say_memory().split("; "))
-        if team.brought is not None:
-            lines.append(f"accelerator {describe_brought(team.brought)}")
-        lines.append(f"matrix products: {trainer.state.matmul}")
-        trainer.state.close()
+    """Build everything that a run would, and say how large it is; nothing is left behind.
+
+    A folder is made, for as long as this takes, only where a replay lies on the disk.
+
+    Raises:
+        SlipstreamError: a configuration that cannot run, here.
+    """
+    folder = Path(f".slipstream-dry-run-{os.getpid()}")
+    try:
+        return _describe(Trainer(config, folder, show_progress=False))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _describe(trainer: Trainer) -> list[str]:
+    team = trainer.state.team
+    lines = [
+        f"environment {team.spec.env_id}: observations "
+        f"{ {key: value.shape for key, value in team.spec.obs.items()} }, "
+        f"{team.spec.action_dim} action components"
+    ]
+    for name, module in team.modules().items():
+        count = sum(parameter.numel() for parameter in module.parameters())
+        lines.append(f"{name}: {count:,} parameters")
+    lines.extend(team.say_memory().split("; "))
+    if team.brought is not None:
+        lines.append(f"accelerator {describe_brought(team.brought)}")
+    lines.append(f"matrix products: {trainer.state.matmul}")
+    trainer.state.close()
     return lines
 
 
