@@ -133,7 +133,9 @@ def stack_obs(rows: Sequence[Any]) -> Any:
 
 
 class ActionScale:
-    """Takes actions in [-1, 1] to an environment's own units; the only place that does.
+    """Takes actions in [-1, 1] to an environment's own units, in numpy.
+
+    `device_arrays` does it on a device, `policies.step` in a policy that was saved.
 
     Attributes:
         low: (A,) float64, lowest action of the environment, flattened.
