@@ -68,7 +68,7 @@ demo: setup ## train both stages on HalfCheetah-v5 and write the report
 	$(BIN)/slipstream train $(DEMO_ENV) --preset demo --run-dir $(DEMO_RUN)
 	$(BIN)/slipstream report $(DEMO_RUN) --out $(DEMO_RUN)/report.html
 	@echo
-	@echo "The report: $(CURDIR)/$(DEMO_RUN)/report.html"
+	@echo "The report: $(abspath $(DEMO_RUN))/report.html"
 
 examples: setup-examples ## take a model of Stable-Baselines3 through both stages to ONNX
 	$(BIN)/python examples/sb3_to_onnx.py
