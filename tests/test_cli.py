@@ -247,6 +247,21 @@ def test_help_of_train_takes_a_preset_into_account(capsys):
     assert "1000000" in capsys.readouterr().out.replace("_", "")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--preset", "pendulum", "Pendulum-v1", "--dry-run"],
+        ["train", "--print-config", "Pendulum-v1"],
+        ["branch", "--total-steps", "100", "runs/one"],
+    ],
+)
+def test_options_before_what_they_change_are_refused(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"'{arguments[1]}' stands before" in said
+    assert f"as in slipstream {arguments[0]} " in said
+
+
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit) as error:
         main(["fly"])

@@ -49,10 +49,26 @@ class Train:
     run: Annotated[RunConfig, arg(name="")]
 
 
+def _named_first(arguments: Sequence[str], command: str, what: str) -> bool:
+    """Whether the arguments begin with that from which the options' defaults follow.
+
+    Raises:
+        SlipstreamError: they begin with an option, and do not ask for help.
+    """
+    plain = [argument for argument in arguments if argument not in ("-h", "--help")]
+    named = bool(plain) and not plain[0].startswith("-")
+    if plain and not named and len(plain) == len(arguments):
+        raise SlipstreamError(
+            f"'{arguments[0]}' stands before {what}, whose settings the options change: give "
+            f"{what} first, as in slipstream {command} {what} {arguments[0]} ..."
+        )
+    return named
+
+
 def train(arguments: Sequence[str]) -> int:
     """`slipstream train ENV [--preset NAME] [any field of the configuration]`."""
     plain = [argument for argument in arguments if argument not in ("-h", "--help")]
-    if not plain or plain[0].startswith("-"):
+    if not _named_first(arguments, "train", "ENV"):
         options, start = None, RunConfig("ENV")
     else:
         options, _ = tyro.cli(
@@ -135,7 +151,7 @@ def branch(arguments: Sequence[str]) -> int:
     """`slipstream branch CHECKPOINT [any field of the configuration]`."""
     from slipstream.training import branch, config_of
 
-    named = bool(arguments) and not arguments[0].startswith("-")
+    named = _named_first(arguments, "branch", "CHECKPOINT")
     start = config_of(Path(arguments[0])) if named else RunConfig("ENV")
     given = tyro.cli(
         Branch,
