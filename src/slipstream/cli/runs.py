@@ -49,26 +49,30 @@ class Train:
     run: Annotated[RunConfig, arg(name="")]
 
 
-def _named_first(arguments: Sequence[str], command: str, what: str) -> bool:
-    """Whether the arguments begin with that from which the options' defaults follow.
+def _from_what_is_named(arguments: Sequence[str], command: str, what: str) -> list[str]:
+    """The arguments without a plea for help, if they begin with that from which defaults follow.
+
+    Returns:
+        They, or nothing where help alone was asked for, or nothing was said.
 
     Raises:
         SlipstreamError: they begin with an option, and do not ask for help.
     """
     plain = [argument for argument in arguments if argument not in ("-h", "--help")]
-    named = bool(plain) and not plain[0].startswith("-")
-    if plain and not named and len(plain) == len(arguments):
+    if plain and not plain[0].startswith("-"):
+        return plain
+    if plain and len(plain) == len(arguments):
         raise SlipstreamError(
-            f"'{arguments[0]}' stands before {what}, whose settings the options change: give "
-            f"{what} first, as in slipstream {command} {what} {arguments[0]} ..."
+            f"'{plain[0]}' stands before {what}, whose settings the options change: give "
+            f"{what} first, as in slipstream {command} {what} {plain[0]} ..."
         )
-    return named
+    return []
 
 
 def train(arguments: Sequence[str]) -> int:
     """`slipstream train ENV [--preset NAME] [any field of the configuration]`."""
-    plain = [argument for argument in arguments if argument not in ("-h", "--help")]
-    if not _named_first(arguments, "train", "ENV"):
+    plain = _from_what_is_named(arguments, "train", "ENV")
+    if not plain:
         options, start = None, RunConfig("ENV")
     else:
         options, _ = tyro.cli(
@@ -151,8 +155,8 @@ def branch(arguments: Sequence[str]) -> int:
     """`slipstream branch CHECKPOINT [any field of the configuration]`."""
     from slipstream.training import branch, config_of
 
-    named = _named_first(arguments, "branch", "CHECKPOINT")
-    start = config_of(Path(arguments[0])) if named else RunConfig("ENV")
+    plain = _from_what_is_named(arguments, "branch", "CHECKPOINT")
+    start = config_of(Path(plain[0])) if plain else RunConfig("ENV")
     given = tyro.cli(
         Branch,
         args=arguments,

@@ -19,6 +19,18 @@ from slipstream.stages.learners import AlgorithmsConfig
 from slipstream.stages.online import OnlineConfig
 from slipstream.stages.switch import SwitchConfig
 
+# What its state and its image tasks have in common.
+_NETWORKS = NetworksConfig(
+    mlp=MLPConfig((256, 256, 256)),
+    transformer=TransformerConfig(
+        context_length=3, d_model=256, n_layers=1, n_heads=2, d_ff=512, dropout=0.05
+    ),
+    critic=CriticConfig(hidden=(256, 256, 256), layer_norm=False),
+)
+_CLONING = CloningConfig(source="episodes", episodes=10, episodes_every=3_000)
+_SWITCH = SwitchConfig(rule="at_step", latest=0.5)
+_ONLINE = OnlineConfig(replay_capacity=20_000)
+
 
 def paper_mdp_td3(env_id: str) -> RunConfig:
     """The paper's MuJoCo settings (arXiv 2509.26137 and its first code release), traps mended.
@@ -35,17 +47,11 @@ def paper_mdp_td3(env_id: str) -> RunConfig:
         batch_size=256,
         learning_starts=25_000,
         algorithms=AlgorithmsConfig(td3=TD3Config(actor_lr=3e-4, critic_lr=3e-4)),
-        networks=NetworksConfig(
-            mlp=MLPConfig((256, 256, 256)),
-            transformer=TransformerConfig(
-                context_length=3, d_model=256, n_layers=1, n_heads=2, d_ff=512, dropout=0.05
-            ),
-            critic=CriticConfig(hidden=(256, 256, 256), layer_norm=False),
-        ),
-        cloning=CloningConfig(source="episodes", episodes=10, episodes_every=3_000),
-        switch=SwitchConfig(rule="at_step", latest=0.5),
+        networks=_NETWORKS,
+        cloning=_CLONING,
+        switch=_SWITCH,
         accelerate=AccelerateConfig(replay_capacity=1_000_000),
-        online=OnlineConfig(replay_capacity=20_000),
+        online=_ONLINE,
         eval=EvalConfig(every=10_000, episodes=10),
         checkpoint_every=50_000,
     )
@@ -95,12 +101,8 @@ def paper_image_sac(env_id: str) -> RunConfig:
         algorithms=AlgorithmsConfig(
             sac=SACConfig(gamma=0.8, tau=0.01, actor_lr=3e-4, critic_lr=3e-4)
         ),
-        networks=NetworksConfig(
-            mlp=MLPConfig((256, 256, 256)),
-            transformer=TransformerConfig(
-                context_length=3, d_model=256, n_layers=1, n_heads=2, d_ff=512, dropout=0.05
-            ),
-            critic=CriticConfig(hidden=(256, 256, 256), layer_norm=False),
+        networks=replace(
+            _NETWORKS,
             cnn=CNNConfig(
                 channels=(16, 32, 64, 64, 64),
                 kernels=(3, 3, 3, 3, 1),
@@ -110,10 +112,10 @@ def paper_image_sac(env_id: str) -> RunConfig:
             ),
         ),
         env=EnvConfig(obs="rgb+state", num_envs=16),
-        cloning=CloningConfig(source="episodes", episodes=10, episodes_every=3_000),
-        switch=SwitchConfig(rule="at_step", latest=0.5),
+        cloning=_CLONING,
+        switch=_SWITCH,
         accelerate=AccelerateConfig(replay_capacity=100_000),
-        online=OnlineConfig(replay_capacity=20_000),
+        online=_ONLINE,
         eval=EvalConfig(every=20_000, episodes=16),
         checkpoint_every=100_000,
     )

@@ -60,10 +60,8 @@ class Embedder:
         self.actor = actor
         self.frames = frames
         self.beside = beside
-        self.names = {
-            key: embedding_key(key, FROZEN if beside else OWN) for key in actor.inputs.encoders
-        }
-        actor.inputs.embedded_as = FROZEN if beside else OWN
+        whose = actor.inputs.embedded_as = FROZEN if beside else OWN
+        self.names = {key: embedding_key(key, whose) for key in actor.inputs.encoders}
         actor.inputs.encoders.requires_grad_(False)
 
     @torch.no_grad()
