@@ -194,8 +194,13 @@ PIXELS = Study(
             "the same, images blackened", "#999999", ("--preset", "quick", "--env.blind")
         ),
         "scratch": Variant(
-            "Transformer from scratch on pixels, state critic",
+            "Transformer from scratch on pixels",
             "#D55E00",
+            (*SCRATCH, "--online.replay-capacity", "20000"),
+        ),
+        "state-critic": Variant(
+            "the same, critics see the state",
+            "#CC79A7",
             (*SCRATCH, "--privileged", "critic", "--online.replay-capacity", "20000"),
         ),
         "cnn": Variant("Two stages, a CNN first", "#0072B2", ("--preset", "cnn")),

@@ -78,6 +78,7 @@ def one_line_error(capsys, *arguments):
         (["NoSuchEnv-v0"], ["NoSuchEnv-v0"]),
         (["HalfCheeta-v5"], ["HalfCheeta-v5", "did you mean HalfCheetah-v5"]),
         (["CartPole-v1"], ["CartPole-v1", "Discrete(2)", "Pendulum-v1"]),
+        (["FrozenLake-v1"], ["FrozenLake-v1", "only continuous actions", "Pendulum-v1"]),
         (["Broken-dict-v0"], ["Broken-dict-v0", "Dict"]),
         (["Broken-tuple-action-v0"], ["Broken-tuple-action-v0", "Tuple"]),
         (["Broken-nan-reward-v0", "--config", "TINY"], ["reward nan", "step 5"]),
@@ -178,13 +179,17 @@ def test_evaluate_sees_the_last_evaluation_of_the_run_again(run_dir, capsys):
     ("arguments", "said"),
     [
         (["nonesuch"], "does not exist"),
-        (["."], "manifest.json"),
-        ([".", "--episodes", "0"], "--episodes 0"),
-        ([".", "--seed", "-1"], "--seed -1"),
+        (["several/seed0/none"], "manifest.json"),
+        (["several"], "several is no run but holds 2, such as several/seed0"),
+        ([".", "--episodes", "0"], "--episodes is 0"),
+        ([".", "--seed", "-1"], "--seed is -1"),
     ],
 )
 def test_bad_input_to_evaluate_is_told_in_one_line(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        (tmp_path / f"several/seed{seed}/checkpoints").mkdir(parents=True)
+    (tmp_path / "several/seed0/none").mkdir()
     assert said in one_line_error(capsys, "evaluate", *arguments)
 
 
@@ -205,6 +210,13 @@ def test_print_config_comes_back_through_config(name, tmp_path, capsys):
     path.write_text(first)
     assert main(["train", "Hopper-v5", "--config", str(path), "--print-config"]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_a_file_need_not_name_the_environment(tmp_path, capsys):
+    (tmp_path / "short.yaml").write_text("total_steps: 5000\n")
+    arguments = ["--config", str(tmp_path / "short.yaml"), "--print-config"]
+    assert main(["train", "Hopper-v5", *arguments]) == 0
+    assert "env_id: Hopper-v5" in capsys.readouterr().out
 
 
 def test_options_change_what_a_file_says(tiny_yaml, capsys):
@@ -239,6 +251,8 @@ def test_help_helps(arguments, capsys):
     if arguments:
         assert "slipstream" in out
         assert error.value.code == 0
+    if arguments == ["--help"]:
+        assert "- resume: Go on with a run from its last checkpoint" in out
 
 
 def test_help_of_train_takes_a_preset_into_account(capsys):

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 import slipstream
+from slipstream.errors import SlipstreamError
+from tests.tiny_runs import tiny
 
 
 def in_a_fresh_process(code: str) -> None:
@@ -43,3 +45,17 @@ def test_the_five_names_are_what_they_say():
     assert slipstream.resume.__module__ == slipstream.train.__module__ == "slipstream.training"
     with pytest.raises(AttributeError, match="no attribute 'fly'"):
         getattr(slipstream, "fly")  # noqa: B009 - a plain attribute would not type
+
+
+def test_what_cannot_be_trained_is_told_with_the_remedy():
+    with pytest.raises(SlipstreamError, match=r"not 'Pendulum-v1'; .*slipstream\.preset\("):
+        slipstream.train("Pendulum-v1")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run_goes_by_strings_too_and_its_policy_shows_itself_in_a_line(tmp_path):
+    run = slipstream.train(tiny(), str(tmp_path / "run"), show_progress=False)
+    assert slipstream.resume(str(run), show_progress=False) == run
+    policy = slipstream.load_policy(str(run))
+    assert repr(policy) == ("<Policy: transformer of Pendulum-v1, state (3,) -> action (1,)>")
+    with pytest.raises(SlipstreamError, match="checkpoint is 'bst'; choose last or best"):
+        slipstream.load_policy(run, "bst")  # pyright: ignore[reportArgumentType]

@@ -20,6 +20,7 @@ from slipstream.logs.trackers import TrackerName
 from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.replay import Placement
 from slipstream.replay.placement import ReplayDevice
+from slipstream.settings import Count, NotNegative, Rate, Settings
 from slipstream.spec import PREVIOUS, PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
@@ -35,34 +36,26 @@ HIDDEN_FRAME_STACK = 3
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Settings, section="eval"):
     """Evaluation without exploration; its steps are counted beside the training steps."""
 
-    every: int = 2_000
+    every: Count = 2_000
     """Env steps between two evaluations, which are also the checks of switch and guard."""
-    episodes: int = 5
+    episodes: Count = 5
     """Episodes for each actor, on the same seeds every time."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for periods or counts below one."""
-        for name in ("every", "episodes"):
-            if getattr(self, name) < 1:
-                raise SlipstreamError(
-                    f"eval.{name} is {getattr(self, name)}; it must be at least 1"
-                )
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """One training run, both stages."""
 
     env_id: Suppress[str]
     """Gymnasium id, such as HalfCheetah-v5, or the import path of a function that makes one."""
     preset: Suppress[str] = "default"
     """The preset this configuration started from."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Seeds networks, sampling and environments."""
-    total_steps: int = 100_000
+    total_steps: Count = 100_000
     """Env steps of both stages together, extra episodes included, evaluation not."""
     stages: tuple[StageName, ...] = ("accelerate", "online")
     """Both stages, or one alone: `online` is a transformer from scratch, `accelerate` the
@@ -81,12 +74,12 @@ class RunConfig:
     privileged: tuple[Role, ...] = ()
     """Who sees the whole, undisturbed observation in place of the policy's: the accelerator, the
     critic, or both. The transformer never does, so the saved policy needs only its own."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Steps that an update learns from: as many windows, or fewer where a recurrent network learns
     from several steps of each."""
-    utd_ratio: float = 1.0
+    utd_ratio: Rate = 1.0
     """Updates for each env step; 0 clones alone."""
-    learning_starts: int = 2_000
+    learning_starts: NotNegative = 2_000
     """Env steps before the first update: of uniformly random actions, or of the accelerator's own
     where it existed before the run."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -104,16 +97,16 @@ class RunConfig:
     replay_device: ReplayDevice = "auto"
     """Where the replay lies: on the device that learns, in the host's memory, or in a file of the
     run's folder on the disk; auto takes the first of these that has room."""
-    num_threads: int = 1
+    num_threads: Count = 1
     """Threads of torch. One is fastest for networks of this size, and leaves results exact."""
     matmul: Literal["auto", "default", "onednn", "bf16"] = "auto"
     """fp32 products on the CPU: the faster of default and onednn, measured at the start, or fixed.
     bf16 rounds the factors of large products; no other than you chooses it."""
-    log_every: int = 500
+    log_every: Count = 500
     """Env steps between two lines of training metrics."""
-    checkpoint_every: int = 10_000
+    checkpoint_every: Count = 10_000
     """Env steps between two checkpoints; one is always written at the switch and at the end."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Newest checkpoints to keep, beside the best one."""
     tensorboard: bool = True
     """Write TensorBoard files beside metrics.jsonl."""
@@ -122,21 +115,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for values that make no run."""
-        for name in (
-            "total_steps",
-            "batch_size",
-            "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "num_threads",
-        ):
-            if getattr(self, name) < 1:
-                raise SlipstreamError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("seed", "learning_starts"):
-            if getattr(self, name) < 0:
-                raise SlipstreamError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not self.utd_ratio >= 0:
-            raise SlipstreamError(f"utd_ratio is {self.utd_ratio}; it must not be negative")
+        super().__post_init__()
         if self.stages not in (("accelerate", "online"), ("accelerate",), ("online",)):
             raise SlipstreamError(
                 f"stages are {self.stages}; choose 'accelerate online', 'accelerate' or 'online'"
@@ -385,8 +364,12 @@ def _scalar(value: Any, _: type) -> Any:
     return value
 
 
-def load(path: Path) -> RunConfig:
+def load(path: Path, **given: Any) -> RunConfig:
     """Read a YAML or JSON file (or a run's config.json).
+
+    Args:
+        path: the file.
+        **given: fields whose value there, if any, does not count.
 
     Raises:
         SlipstreamError: no such file, not YAML, or not a configuration.
@@ -401,4 +384,4 @@ def load(path: Path) -> RunConfig:
         raise SlipstreamError(
             f"{path} holds no configuration; see `slipstream train --print-config`"
         )
-    return from_dict(values, str(path))
+    return from_dict({**values, **given}, str(path))

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import sys
 import time
 from importlib import metadata
@@ -57,6 +58,13 @@ def describe_run(run_dir: Path, config: dict[str, Any]) -> None:
         raise SlipstreamError(
             f"cannot write {run_dir}: {error.strerror}; choose another folder with --run-dir"
         ) from error
+
+
+def forget(run_dir: Path) -> None:
+    """Remove what a run measured and kept; its configuration stays."""
+    (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("checkpoints", "tb", "videos"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
 
 
 def _version(package: str) -> str | None:

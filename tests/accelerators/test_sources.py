@@ -79,9 +79,11 @@ def test_a_config_with_a_source_is_light_and_survives_yaml(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
     assert load(path) == config
-    with pytest.raises(SlipstreamError, match="must not be negative"):
+    with pytest.raises(SlipstreamError, match="must be at least 0"):
         AccelerateConfig(frozen_steps=-1)
-    with pytest.raises(SlipstreamError, match=r"random_share is 1\.5; it must lie between"):
+    with pytest.raises(
+        SlipstreamError, match=r"random_share is 1\.5; it must be at least 0 and at most 1"
+    ):
         AccelerateConfig(random_share=1.5)
 
 
@@ -94,7 +96,7 @@ def test_no_accelerator_is_brought_to_a_run_that_has_none():
 def test_a_frozen_accelerator_hands_over_sooner(tmp_path):
     _, path = write_model(tmp_path, "PPO")
     switch = SwitchConfig(earliest=0.7)
-    config = run_config(f"sb3:{path}", total_steps=100_000, switch=switch)
+    config = run_config(f"sb3:{path}", total_steps=100_000, switch=switch, accelerate=FROZEN)
     brought = bring(config, pendulum())
     assert settled(config, brought).switch.earliest == pytest.approx(0.2)
     assert settled(config, None) == config
@@ -148,12 +150,14 @@ def make_source(name, folder):
 )
 def test_a_whole_run_begins_with_it_and_is_resumed_without_its_file(name, folder):
     source, algorithm = make_source(name, folder)
-    Path("tiny.yaml").write_text(to_yaml(run_config("mlp", algorithm, keep_checkpoints=9)))
+    learns = name in ("SAC-sac", "TD3-td3", "slipstream-sac")
+    accelerate = replace(FROZEN, learn=learns)
+    config = run_config("mlp", algorithm, keep_checkpoints=9, accelerate=accelerate)
+    Path("tiny.yaml").write_text(to_yaml(config))
     command = ["train", "Pendulum-v1", "--config", "tiny.yaml", "--accelerator", source, "--quiet"]
     assert main([*command, "--run-dir", "run"]) == 0
     whole = timeless(Path("run"))
     (told,) = events(Path("run"), "accelerator")
-    learns = name in ("SAC-sac", "TD3-td3", "slipstream-sac")
     assert told["step"] == 0
     assert ("goes on learning, with its critics" in told["reason"]) == learns
     assert events(Path("run"), "switch")
@@ -271,13 +275,15 @@ def test_a_run_of_this_package_hands_over_policy_critics_and_temperature(taught)
 def test_a_checkpoint_of_stage_1_has_other_critics_than_its_policy(taught):
     path = taught
     early = min(int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdecimal())
-    brought = bring(run_config(f"slipstream:{path}/checkpoints/{early}"), pendulum())
+    source = f"slipstream:{path}/checkpoints/{early}"
+    brought = bring(run_config(source, accelerate=FROZEN), pendulum())
     assert brought is not None and brought.critic is None and not brought.learns
 
 
 def test_a_policy_alone_stays_as_it_is(folder, taught):
     shutil.copytree(checkpoint.resolve(taught) / "policy", folder / "alone")
-    brought = bring(run_config(f"slipstream:{folder / 'alone'}"), pendulum())
+    source = f"slipstream:{folder / 'alone'}"
+    brought = bring(run_config(source, accelerate=FROZEN), pendulum())
     assert brought is not None and brought.critic is None and not brought.learns
 
 
@@ -393,6 +399,14 @@ def test_bad_sources_on_the_command_line_are_told_in_one_line(arguments, said, f
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith("slipstream: ")
     assert said in err and not Path("run").exists()
+
+
+@pytest.mark.parametrize("name", ["PPO-sac", "python-sac"])
+def test_what_cannot_go_on_learning_is_told_when_it_is_to(name, folder, capsys):
+    source, _ = make_source(name, folder)
+    command = ["train", "Pendulum-v1", "--accelerator", source, "--accelerate.learn", "--dry-run"]
+    assert main(command) == 2
+    assert "cannot go on learning" in capsys.readouterr().err
 
 
 def test_a_dry_run_tells_of_it(folder, capsys):

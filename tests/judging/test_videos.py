@@ -195,7 +195,8 @@ def test_a_video_that_fails_later_is_told_and_the_run_goes_on(tmp_path, monkeypa
 def test_evaluate_records_what_it_is_asked_for(runs, tmp_path, capsys):
     run = str(runs[0])
     arguments = ["evaluate", run, "--episodes", "3", "--seed", "7"]
-    assert main([*arguments, "--video", str(tmp_path / "films"), "--video-episodes", "2"]) == 0
+    films = ["--video-dir", str(tmp_path / "films"), "--video-episodes", "2"]
+    assert main([*arguments, "--video", *films]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5  # return, successes, two videos
     names = sorted(path.name for path in (tmp_path / "films").iterdir())
     assert names == [
@@ -204,7 +205,7 @@ def test_evaluate_records_what_it_is_asked_for(runs, tmp_path, capsys):
     assert main([*arguments, "--video"]) == 0
     assert (runs[0] / "videos/step120_transformer_seed7.mp4").exists()
     assert main([*arguments, "--video", "--video-episodes", "4"]) == 2
-    assert "--video-episodes 4" in capsys.readouterr().err
+    assert "--video-episodes is 4" in capsys.readouterr().err
 
 
 def test_the_command_line_turns_videos_on(capsys):

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from slipstream.errors import SlipstreamError
-from slipstream.report.runs import find_runs, group_runs, load_run
+from slipstream.report.html import write_report
+from slipstream.report.runs import group_runs, load_run, load_runs
 from tests.report.sample_runs import config_of, sample_lines, sample_runs, write_folder
 
 LINE = {"step": 10, "stage": "accelerate", "wall_seconds": 2.0, "eval/transformer/return": 5.0}
@@ -47,12 +48,29 @@ def test_runs_below_a_folder_are_found_once(tmp_path):
     policy = paths[0] / "checkpoints" / "100" / "policy"
     policy.mkdir(parents=True)
     (policy / "config.json").write_text("{}")
-    assert find_runs([tmp_path, paths[1]]) == paths
+    assert [run.path for run in load_runs([tmp_path, paths[1]])] == paths
     with pytest.raises(SlipstreamError, match="no run folder at"):
-        find_runs([tmp_path / "nowhere"])
+        load_runs([tmp_path / "nowhere"])
     (tmp_path / "void").mkdir()
     with pytest.raises(SlipstreamError, match="is no run and holds none"):
-        find_runs([tmp_path / "void"])
+        load_runs([tmp_path / "void"])
+    with pytest.raises(SlipstreamError, match="no run folder was given"):
+        load_runs([])
+
+
+def test_below_a_folder_a_run_that_measured_nothing_is_passed_over(tmp_path):
+    write_folder(tmp_path / "failed", config_of(0), [])
+    good = write_folder(tmp_path / "good", config_of(1), [LINE])
+    assert [run.path for run in load_runs([tmp_path])] == [good]
+    with pytest.raises(SlipstreamError, match="is empty"):
+        load_runs([tmp_path / "failed"])
+
+
+def test_a_report_that_cannot_be_written_is_a_clear_error(tmp_path):
+    run = write_folder(tmp_path / "run", config_of(0), [LINE])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SlipstreamError, match=r"cannot write .*file.*; choose another place"):
+        write_report([run], tmp_path / "file" / "report.html")
 
 
 def test_series_skip_nulls_and_carry_the_wall_clock(tmp_path):

@@ -198,15 +198,32 @@ def test_a_finished_run_goes_on_in_a_branch_with_more_steps(whole, tmp_path):
     assert done == pytest.approx(2 * (280 - begun["step"]), abs=2)
 
 
-def test_a_branch_that_does_not_fit_says_so(whole, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--total-steps", "300", "--networks.transformer.d-ff", "32"], "must keep its sizes"),
+        ([], "has taken all of total_steps 240"),
+    ],
+)
+def test_a_branch_that_cannot_be_says_so_and_leaves_nothing(whole, tmp_path, flags, said):
     _, whole_dir = whole
-    wider = "--networks.transformer.d-ff"
-    status, _, err = in_child(
-        tmp_path, branch_by_cli, whole_dir, tmp_path / "b", "--total-steps", "300", wider, "32"
-    )
+    status, _, err = in_child(tmp_path, branch_by_cli, whole_dir, tmp_path / "b", *flags)
     assert status == 2
     assert err.count("\n") == 1
-    assert "does not fit" in err
+    assert said in err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_run_that_came_to_no_checkpoint_begins_again(whole, tmp_path):
+    config, whole_dir = whole
+    run_dir = tmp_path / "run"
+    status, _, err = in_child(tmp_path, train_until, config, run_dir, 35, signal.SIGKILL)
+    assert status == -signal.SIGKILL, err
+    assert lines(run_dir) and not (run_dir / "checkpoints" / "last").exists()
+
+    status, _, err = in_child(tmp_path, resume_by_cli, run_dir)
+    assert status == 0, err
+    assert_same_end(run_dir, whole_dir)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(whole, tmp_path):

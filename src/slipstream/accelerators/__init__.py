@@ -13,6 +13,7 @@ from typing import Any
 from slipstream.accelerators import called, checkpoint, data, sb3
 from slipstream.accelerators.recipe import assemble, read_recipe
 from slipstream.config import RunConfig
+from slipstream.errors import SlipstreamError
 from slipstream.spec import EnvSpec
 from slipstream.stages.accelerate import Brought, parse_source
 
@@ -33,12 +34,19 @@ def bring(config: RunConfig, spec: EnvSpec) -> Brought | None:
     """The accelerator that a run is to begin with; None where it has a network of its own.
 
     Raises:
-        SlipstreamError: nothing at the place that the source names, or nothing that fits.
+        SlipstreamError: nothing at the place that the source names, nothing that fits, or one that
+            is to go on learning and cannot.
     """
     source = parse_source(config.accelerator)
     if source is None or "accelerate" not in config.stages:
         return None
-    return LOADERS[source.scheme](source.place, config, spec)
+    brought = LOADERS[source.scheme](source.place, config, spec)
+    if config.accelerate.learn and not brought.learns:
+        raise SlipstreamError(
+            f"{brought.about} cannot go on learning, for that takes an off-policy algorithm of "
+            "Slipstream with its critics; leave --accelerate.learn out"
+        )
+    return brought
 
 
 def bring_again(kept: Mapping[str, Any] | None, config: RunConfig, spec: EnvSpec) -> Brought | None:

@@ -2,58 +2,43 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from slipstream.algorithms.interfaces import EnsembleCritic, StochasticActor
 from slipstream.algorithms.optim import FusedAdam, movable
 from slipstream.algorithms.targets import bootstrapped, loss_columns, masked_mean, polyak, td_loss
 from slipstream.batch import Batch
-from slipstream.errors import SlipstreamError
+from slipstream.settings import PartOfOne, PositiveShare, Rate, Settings
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(Settings, section="algorithms.sac"):
     """Soft actor-critic."""
 
-    gamma: float = 0.99
+    gamma: PartOfOne = 0.99
     """Discount."""
-    tau: float = 0.005
+    tau: PositiveShare = 0.005
     """Weight of the new parameters in each step of the target critics."""
-    alpha: float = 1.0
+    alpha: Annotated[float, Gt(0)] = 1.0
     """Temperature, or its first value if it is tuned."""
     tune_alpha: bool = True
     """Tune the temperature towards the target entropy."""
     target_entropy: float | None = None
     """Target entropy; None is minus the number of action components."""
-    actor_lr: float = 3e-4
+    actor_lr: Rate = 3e-4
     """Learning rate of the policy."""
-    critic_lr: float = 1e-3
+    critic_lr: Rate = 1e-3
     """Learning rate of the critics."""
-    memory_lr: float | None = None
+    memory_lr: Rate | None = None
     """Learning rate of what remembers in policy and critics (LSTM, GRU, transformer) where it is to
     differ from the rest: a recurrent encoder can need a far smaller one (RESeL, arXiv 2405.15384);
     None for no difference."""
-    alpha_lr: float = 1e-3
+    alpha_lr: Rate = 1e-3
     """Learning rate of the temperature."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for a setting that cannot work."""
-        if not 0 <= self.gamma < 1:
-            raise SlipstreamError(f"sac.gamma is {self.gamma}; it must be in [0, 1)")
-        if not 0 < self.tau <= 1:
-            raise SlipstreamError(f"sac.tau is {self.tau}; it must be in (0, 1]")
-        for name in ("actor_lr", "critic_lr", "alpha_lr"):
-            if not getattr(self, name) >= 0:
-                raise SlipstreamError(
-                    f"sac.{name} is {getattr(self, name)}; it must not be negative"
-                )
-        if self.memory_lr is not None and not self.memory_lr >= 0:
-            raise SlipstreamError(f"sac.memory_lr is {self.memory_lr}; it must not be negative")
-        if not self.alpha > 0:
-            raise SlipstreamError(f"sac.alpha is {self.alpha}; it must be positive")
 
 
 class SAC:

@@ -10,55 +10,33 @@ from slipstream.algorithms.interfaces import DeterministicActor, EnsembleCritic
 from slipstream.algorithms.optim import FusedAdam, movable
 from slipstream.algorithms.targets import bootstrapped, loss_columns, masked_mean, polyak, td_loss
 from slipstream.batch import Batch
-from slipstream.errors import SlipstreamError
+from slipstream.settings import Count, PartOfOne, PositiveShare, Rate, Settings
 
 
 @dataclass(frozen=True)
-class TD3Config:
+class TD3Config(Settings, section="algorithms.td3"):
     """Twin-delayed deterministic policy gradient."""
 
-    gamma: float = 0.99
+    gamma: PartOfOne = 0.99
     """Discount."""
-    tau: float = 0.005
+    tau: PositiveShare = 0.005
     """Weight of the new parameters in each step of the target networks."""
-    policy_delay: int = 2
+    policy_delay: Count = 2
     """Critic updates for each policy update."""
-    target_policy_noise: float = 0.2
+    target_policy_noise: Rate = 0.2
     """Standard deviation of the noise on the target action."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: Rate = 0.5
     """Bound of that noise."""
-    exploration_noise: float = 0.1
+    exploration_noise: Rate = 0.1
     """Standard deviation of the noise on the actions taken."""
-    actor_lr: float = 3e-4
+    actor_lr: Rate = 3e-4
     """Learning rate of the policy."""
-    critic_lr: float = 1e-3
+    critic_lr: Rate = 1e-3
     """Learning rate of the critics."""
-    memory_lr: float | None = None
+    memory_lr: Rate | None = None
     """Learning rate of what remembers in policy and critics (LSTM, GRU, transformer) where it is to
     differ from the rest: a recurrent encoder can need a far smaller one (RESeL, arXiv 2405.15384);
     None for no difference."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for a setting that cannot work."""
-        if not 0 <= self.gamma < 1:
-            raise SlipstreamError(f"td3.gamma is {self.gamma}; it must be in [0, 1)")
-        if not 0 < self.tau <= 1:
-            raise SlipstreamError(f"td3.tau is {self.tau}; it must be in (0, 1]")
-        for name in (
-            "target_policy_noise",
-            "target_noise_clip",
-            "exploration_noise",
-            "actor_lr",
-            "critic_lr",
-        ):
-            if not getattr(self, name) >= 0:
-                raise SlipstreamError(
-                    f"td3.{name} is {getattr(self, name)}; it must not be negative"
-                )
-        if self.memory_lr is not None and not self.memory_lr >= 0:
-            raise SlipstreamError(f"td3.memory_lr is {self.memory_lr}; it must not be negative")
-        if self.policy_delay < 1:
-            raise SlipstreamError(f"td3.policy_delay is {self.policy_delay}; it must be at least 1")
 
 
 class TD3:

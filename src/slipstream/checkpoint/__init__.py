@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -124,6 +124,8 @@ def resolve(path: Path, name: LinkName = "last") -> Path:
     Raises:
         SlipstreamError: none there, half-written, or of a foreign or newer format.
     """
+    if name not in get_args(LinkName):
+        raise SlipstreamError(f"checkpoint is '{name}'; choose {' or '.join(get_args(LinkName))}")
     root = path / "checkpoints"
     if root.is_dir():
         _recover(root)
@@ -134,6 +136,10 @@ def resolve(path: Path, name: LinkName = "last") -> Path:
         wanted = path
     else:
         wanted = path
+        if runs := _runs(path):
+            raise SlipstreamError(
+                f"{path} is no run but holds {len(runs)}, such as {runs[0]}: give one of them"
+            )
     if not wanted.is_dir():
         if not path.exists():
             raise SlipstreamError(f"{path} does not exist: give a run folder or a checkpoint")
@@ -151,6 +157,13 @@ def resolve(path: Path, name: LinkName = "last") -> Path:
 def can_resume(checkpoint: Path) -> bool:
     """Whether a checkpoint holds more than a policy."""
     return (checkpoint / "training_state").is_dir()
+
+
+def never_saved(run_dir: Path) -> bool:
+    """Whether a run ended before its first checkpoint that it could go on from."""
+    root = run_dir / "checkpoints"
+    _recover(root)
+    return not (root.is_dir() and any(can_resume(root / str(step)) for step in _steps(root)))
 
 
 def prune(run_dir: Path, keep_last: int) -> None:
@@ -197,6 +210,12 @@ def _check_whole(checkpoint: Path) -> None:
     manifest = read_json(checkpoint / "manifest.json")
     for name, num_bytes in manifest["files"].items():
         check_size(checkpoint / name, num_bytes)
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Runs in a folder as `slipstream train` lays them out: <env>/<preset>/seed<k>-<time>."""
+    found = (folder.glob(f"{above}checkpoints") for above in ("*/", "*/*/", "*/*/*/"))
+    return sorted(checkpoints.parent for depth in found for checkpoints in depth)
 
 
 def _steps(root: Path) -> list[int]:

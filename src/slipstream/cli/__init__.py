@@ -2,31 +2,31 @@
 
 import sys
 from collections.abc import Sequence
+from inspect import getdoc
 from typing import TYPE_CHECKING
 
 import tyro
 from tyro.conf import Positional
 from tyro.extras import literal_type_from_choices
 
-from slipstream.cli.policies import distil, export, push
-from slipstream.cli.reading import doctor, presets, report
-from slipstream.cli.runs import branch, evaluate, resume, train
+from slipstream.cli import policies, reading, runs
 from slipstream.errors import Interrupted, SlipstreamError
 
 INTERRUPTED = 130  # what shells make of Ctrl-C: 128 + SIGINT
 
 COMMANDS = {
-    "train": train,
-    "resume": resume,
-    "branch": branch,
-    "evaluate": evaluate,
-    "export": export,
-    "push": push,
-    "distil": distil,
-    "report": report,
-    "presets": presets,
-    "doctor": doctor,
+    "train": (runs.train, runs.Train),
+    "resume": (runs.resume, runs.ResumeOptions),
+    "branch": (runs.branch, runs.Branch),
+    "evaluate": (runs.evaluate, runs.EvaluateOptions),
+    "export": (policies.export, policies.ExportOptions),
+    "push": (policies.push, policies.PushOptions),
+    "distil": (policies.distil, policies.DistilOptions),
+    "report": (reading.report, reading.ReportOptions),
+    "presets": (reading.presets, reading.PresetsOptions),
+    "doctor": (reading.doctor, reading.DoctorOptions),
 }
+"""Name -> what it does, and its options, whose docstring says so."""
 
 
 if TYPE_CHECKING:
@@ -36,13 +36,17 @@ else:
 
 
 def choose(command: Positional[Name]) -> None:
-    """Slipstream trains transformer policies in online reinforcement learning.
-
-    Each command has a --help of its own.
+    """The first argument.
 
     Args:
-        command: What to do.
+        command: What to do; each has a --help of its own.
     """
+
+
+def _description() -> str:
+    lines = (f"- {name}: {getdoc(options)}" for name, (_, options) in COMMANDS.items())
+    about = "Slipstream trains transformer policies in online reinforcement learning."
+    return "\n".join([f"{about}\n", *lines])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
-        tyro.cli(choose, args=arguments[:1], prog="slipstream")
+        tyro.cli(choose, args=arguments[:1], prog="slipstream", description=_description())
+    run, _ = COMMANDS[arguments[0]]
     try:
-        return COMMANDS[arguments[0]](arguments[1:])
+        return run(arguments[1:])
     except Interrupted as error:
         print(f"slipstream: {error}", file=sys.stderr)
         return INTERRUPTED

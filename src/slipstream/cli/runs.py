@@ -108,8 +108,7 @@ def _start(options: TrainOptions) -> RunConfig:
 
     if options.config is None:
         return preset(options.preset, options.env_id)
-    loaded = configuration.load(options.config)
-    return dataclasses.replace(loaded, env_id=options.env_id)
+    return configuration.load(options.config, env_id=options.env_id)
 
 
 @dataclass(frozen=True)
@@ -180,10 +179,12 @@ class EvaluateOptions:
     """Seed of the first episode."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of a run."""
-    video: tuple[Path, ...] | None = None
-    """Record episodes, in this folder, or in `videos` beside the run's checkpoints."""
+    video: bool = False
+    """Record episodes."""
     video_episodes: int = 1
     """How many of them."""
+    video_dir: Path | None = None
+    """Where to; `videos` beside the run's checkpoints by default."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -191,22 +192,20 @@ class EvaluateOptions:
 def evaluate(arguments: Sequence[str]) -> int:
     """`slipstream evaluate RUN`."""
     options = tyro.cli(EvaluateOptions, args=arguments, prog="slipstream evaluate")
-    if options.episodes < 1 or options.seed < 0:
+    if options.episodes < 1:
+        raise SlipstreamError(f"--episodes is {options.episodes}; it must be at least 1")
+    if options.seed < 0:
+        raise SlipstreamError(f"--seed is {options.seed}; it must be at least 0")
+    if options.video and not 1 <= options.video_episodes <= options.episodes:
         raise SlipstreamError(
-            f"--episodes {options.episodes} must be at least 1, --seed {options.seed} at least 0"
-        )
-    if options.video is not None and (
-        len(options.video) > 1 or not 1 <= options.video_episodes <= options.episodes
-    ):
-        raise SlipstreamError(
-            f"--video takes one folder, got {len(options.video)}; --video-episodes "
-            f"{options.video_episodes} must be at least 1, and no more than --episodes"
+            f"--video-episodes is {options.video_episodes}; it must be at least 1, and no more "
+            f"than --episodes {options.episodes}"
         )
     from slipstream.policies.policy import evaluate_policy, load_policy
 
     policy = load_policy(options.run, options.checkpoint)
     spec = policy.spec
-    videos = [] if options.video is None else _record(options, policy, options.video)
+    videos = _record(options, policy) if options.video else []
     evaluation = evaluate_policy(policy, options.episodes, options.seed)
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
@@ -222,7 +221,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _record(options: EvaluateOptions, policy: "Policy", given: tuple[Path, ...]) -> list[Path]:
+def _record(options: EvaluateOptions, policy: "Policy") -> list[Path]:
     """The videos that `slipstream evaluate` was asked for."""
     from slipstream.checkpoint import resolve
     from slipstream.envs.film import VideoConfig
@@ -232,7 +231,7 @@ def _record(options: EvaluateOptions, policy: "Policy", given: tuple[Path, ...])
     if not (options.run / "model.safetensors").is_file():
         name = resolve(options.run, options.checkpoint).name
     step = int(name) if name.isdecimal() else None
-    folder = given[0] if given else run_of(options.run) / "videos"
+    folder = run_of(options.run) / "videos" if options.video_dir is None else options.video_dir
     return record_episodes(
         policy.actor,
         partial(policy.open_filmed, size=VideoConfig.size),

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal, SupportsFloat, cast
 
 import gymnasium as gym
 import numpy as np
+from annotated_types import Ge, MultipleOf
 from gymnasium.vector import VectorEnv, VectorWrapper
 from tyro.conf import arg
 
 from slipstream.envs.mujoco_cameras import MujocoCameras, is_mujoco_env
 from slipstream.envs.pixels import picture
 from slipstream.errors import SlipstreamError
+from slipstream.settings import Count, Settings
 
 Moment = Literal["eval", "best", "switch", "end"]
 Show = Callable[[np.ndarray, float], None]
@@ -23,7 +25,7 @@ MAX_FPS = 50
 
 
 @dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(Settings, section="video"):
     """Videos of evaluation episodes, in the run's folder `videos`."""
 
     enabled: Annotated[bool, arg(name="video", prefix_name=False)] = False
@@ -32,19 +34,14 @@ class VideoConfig:
     """At the switch, at the end, at every new best, or at every evaluation."""
     actors: tuple[Literal["accelerator", "transformer"], ...] = ("accelerator", "transformer")
     """Which actors, as far as they are evaluated then."""
-    episodes: int = 1
+    episodes: Count = 1
     """Episodes of each actor: the first of its evaluation, on the same seeds."""
-    size: int = 320
+    size: Annotated[int, Ge(16), MultipleOf(2)] = 320
     """Height and width in pixels, where the environment does not have a size of its own."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for values that make no video."""
-        if self.episodes < 1:
-            raise SlipstreamError(f"video.episodes is {self.episodes}; it must be at least 1")
-        if self.size < 16 or self.size % 2:
-            raise SlipstreamError(
-                f"video.size is {self.size}; it must be an even number, 16 at least"
-            )
+        super().__post_init__()
         for name in ("when", "actors"):
             if self.enabled and not getattr(self, name):
                 raise SlipstreamError(f"video.{name} is empty, so nothing is recorded; name one")

@@ -17,32 +17,28 @@ from slipstream.envs.masks import (
     parse_mask,
 )
 from slipstream.errors import SlipstreamError
+from slipstream.settings import NotNegative, Rate, Settings, Share
 from slipstream.spec import PRIVILEGED
 
 
 @dataclass(frozen=True)
-class ObservationConfig:
+class ObservationConfig(Settings, section="env.observe"):
     """What the policy sees: everything by default."""
 
     mask: Annotated[str, arg(prefix_name=False)] = "none"
     """Components that the policy sees: none hides nothing; paper (HalfCheetah, Hopper, Ant);
     positions or velocities (MuJoCo); or a list such as 0-3,8-12."""
-    noise: float = 0.0
+    noise: Rate = 0.0
     """Standard deviation of Gaussian noise on every component of the state, in its own units."""
-    drop: float = 0.0
+    drop: Share = 0.0
     """Probability of losing an observation, images included, the one before being seen again."""
-    delay: int = 0
+    delay: NotNegative = 0
     """Steps by which observations arrive late, images included."""
 
     def __post_init__(self) -> None:
-        """Raise SlipstreamError for a malformed mask or values out of range."""
+        """Raise SlipstreamError for a malformed mask."""
+        super().__post_init__()
         parse_mask(self.mask)
-        if not 0 <= self.noise < np.inf:
-            raise SlipstreamError(f"observe.noise is {self.noise}; it must be finite, at least 0")
-        if not 0 <= self.drop <= 1:
-            raise SlipstreamError(f"observe.drop is {self.drop}; it must lie in [0, 1]")
-        if self.delay < 0:
-            raise SlipstreamError(f"observe.delay is {self.delay}; it must be at least 0")
 
     @property
     def hides(self) -> bool:

@@ -1,5 +1,6 @@
 """A user's own environment, made by a function of theirs that is named by its import path."""
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,7 @@ def build_own(path: str, function: Any, env_kwargs: Mapping[str, Any]) -> OwnEnv
             takes the place of the environment's own.
 
     Raises:
-        SlipstreamError: not callable, it does not take these arguments, or it returns something
-            else.
+        SlipstreamError: not callable, it fails, or it returns something else.
     """
     kwargs = dict(env_kwargs)
     limit = kwargs.pop("max_episode_steps", None)
@@ -45,11 +45,13 @@ def build_own(path: str, function: Any, env_kwargs: Mapping[str, Any]) -> OwnEnv
         )
     try:
         env = function(**kwargs)
-    except TypeError as error:
-        if not kwargs:
-            raise
+    except SlipstreamError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
         raise SlipstreamError(
-            f"{path} cannot be made with {kwargs}: {' '.join(str(error).split())}"
+            f"{path} cannot be made with {kwargs or 'no arguments'}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())} ({where.filename}, line {where.lineno})"
         ) from error
     if not isinstance(env, gym.Env):
         raise SlipstreamError(

@@ -227,7 +227,12 @@ class RenderCameras:
         Args:
             env: made with `render_mode="rgb_array"`.
             size: height and width in pixels; another aspect is stretched.
+
+        Raises:
+            SlipstreamError: it does not claim to render any.
         """
+        if env.render_mode is None and "rgb_array" not in env.metadata.get("render_modes", []):
+            raise _renders_nothing(env)
         self._env, self._size = env, size
 
     @property
@@ -264,8 +269,10 @@ def picture(env: gym.Env[Any, Any]) -> np.ndarray:
         os.environ.setdefault(driver, "dummy")
     try:
         shown = env.render()
-    except (gym.error.DependencyNotInstalled, ImportError) as error:
-        detail = " ".join(str(error).split())
+    except NotImplementedError as error:
+        raise _renders_nothing(env) from error
+    except Exception as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
         raise SlipstreamError(f"{env_name(env)} cannot be rendered: {detail}") from error
     if not isinstance(shown, np.ndarray) or shown.ndim != 3 or shown.shape[2] != 3:
         raise SlipstreamError(
@@ -274,6 +281,14 @@ def picture(env: gym.Env[Any, Any]) -> np.ndarray:
             "it with render_mode='rgb_array'"
         )
     return shown
+
+
+def _renders_nothing(env: gym.Env[Any, Any]) -> SlipstreamError:
+    return SlipstreamError(
+        f"{env_name(env)} has no images: its metadata['render_modes'] are "
+        f"{env.metadata.get('render_modes', [])}; leave out --obs and --video, or let its render() "
+        "return (H, W, 3) uint8 with render_mode='rgb_array'"
+    )
 
 
 def _cameras(env: gym.Env[Any, Any]) -> Cameras:

@@ -13,6 +13,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import parse_env_id
 
 from slipstream.envs import mujoco
+from slipstream.envs.contact import FirstContact
 from slipstream.envs.maniskill.single import ManiSkillEnv
 from slipstream.envs.maniskill.tasks import is_maniskill
 from slipstream.envs.recorder import EpisodeRecorder
@@ -49,9 +50,9 @@ def env_factories(
             "environment use them"
         )
     if callable(env):
-        return [env] * num_envs
+        return [partial(_met, env)] * num_envs
     if isinstance(env, Sequence) and env and num_envs in (1, len(env)):
-        return list(env)
+        return [partial(_met, each) for each in env]
     if isinstance(env, Sequence):
         raise SlipstreamError(
             f"num_envs is {num_envs}, but there are {len(env)} functions that make an environment: "
@@ -61,6 +62,11 @@ def env_factories(
         f"cannot make an environment of {type(env).__name__}: give an id, a function that returns "
         "a gymnasium.Env, or a gymnasium VectorEnv"
     )
+
+
+def _met(factory: EnvFactory) -> Any:
+    env = factory()
+    return FirstContact(env, type(env.unwrapped).__name__) if isinstance(env, gym.Env) else env
 
 
 def record(factory: EnvFactory, main_pid: int) -> EpisodeRecorder:
@@ -83,11 +89,12 @@ def record(factory: EnvFactory, main_pid: int) -> EpisodeRecorder:
             "return a gymnasium.Env"
         )
     recorder = EpisodeRecorder(env)
-    # Here, before the vector environment meets a space that it cannot batch.
+    # Here, before the vector environment meets a space that it cannot batch; and actions first, for
+    # whoever has discrete ones would mend the observations in vain.
+    ActionScale(env.action_space, recorder.description[0])
     shown = observation_spec(env.observation_space, recorder.description[0])
     if SIM_STATE in shown and not recorder.renders_images:
         raise taken_key(recorder.description[0], SIM_STATE)
-    ActionScale(env.action_space, recorder.description[0])
     return recorder
 
 
@@ -138,7 +145,7 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     if function is not None:
         from slipstream.envs.own import build_own
 
-        return build_own(env_id, function, env_kwargs)
+        return FirstContact(build_own(env_id, function, env_kwargs), env_id)
     if ":" in env_id:
         search_working_folder()
     if is_maniskill(env_id):
@@ -150,7 +157,7 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
         # The adapter makes its own checks; gymnasium's would run a second time on every step.
         with mujoco.deprecations_muted() if mujoco.is_mujoco(env_id) else nullcontext():
-            return gym.make(env_id, **{"disable_env_checker": True, **env_kwargs})
+            env = gym.make(env_id, **{"disable_env_checker": True, **env_kwargs})
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise SlipstreamError(_unknown(env_id)) from error
     except (gym.error.DependencyNotInstalled, ImportError) as error:
@@ -161,6 +168,7 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         raise SlipstreamError(
             f"{env_id} cannot be made with {dict(env_kwargs)}: {' '.join(str(error).split())}"
         ) from error
+    return env if mujoco.is_mujoco(env_id) else FirstContact(env, env_id)
 
 
 def own_env(env_id: str) -> Any:

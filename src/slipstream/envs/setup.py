@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
+from annotated_types import Ge
 from gymnasium.vector import VectorEnv
 from tyro.conf import arg
 
@@ -30,15 +31,16 @@ from slipstream.envs.pixels import (
 from slipstream.envs.registry import build, own_env, resolve_id
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
+from slipstream.settings import Count, Settings
 
 Obs = Literal["state", "rgb", "rgb+state", "depth", "depth+state", "rgb+depth", "rgb+depth+state"]
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(Settings, section="env"):
     """The environments that data is collected in."""
 
-    num_envs: int = 1
+    num_envs: Count = 1
     """Environments side by side."""
     parallel: bool = False
     """One process for each environment."""
@@ -50,7 +52,7 @@ class EnvConfig:
     partial_reset: bool = True
     """Of a ManiSkill task, while training: let success and failure end an episode. Without it only
     the time limit does, so that a policy also learns to stay where it succeeded, at more steps."""
-    max_episode_steps: int | None = None
+    max_episode_steps: Count | None = None
     """Time limit in steps; None keeps the environment's own."""
     kwargs: Annotated[dict[str, Scalar], KEYWORDS] = field(default_factory=dict)
     """Keyword arguments of the environment itself, such as `--env.kwargs ctrl_cost_weight 0.2`; in
@@ -58,7 +60,7 @@ class EnvConfig:
     obs: Annotated[Obs, arg(prefix_name=False)] = "state"
     """What the policy sees: the state, images in its place, or both. Of a ManiSkill task the state
     beside images is what a robot knows of itself (joints, tool)."""
-    image_size: int = 64
+    image_size: Annotated[int, Ge(8)] = 64
     """Height and width of images, in pixels."""
     camera: str | None = None
     """Which camera; None takes MuJoCo's `track`, and all of a ManiSkill task's."""
@@ -73,14 +75,9 @@ class EnvConfig:
     """Show the policy the previous reward, too (zero at an episode's start)."""
 
     def __post_init__(self) -> None:
-        """Raise SlipstreamError for counts below one."""
-        for name in ("num_envs", "max_episode_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SlipstreamError(f"env.{name} is {value}; it must be at least 1")
+        """Raise SlipstreamError for settings that exclude each other."""
+        super().__post_init__()
         self._check_physics()
-        if self.image_size < 8:
-            raise SlipstreamError(f"env.image_size is {self.image_size}; it must be at least 8")
         if "state" not in self.parts and (self.observe.mask != "none" or self.observe.noise > 0):
             raise SlipstreamError(
                 f"mask and env.observe.noise change the state, but obs is '{self.obs}'; use "

@@ -13,6 +13,7 @@ from slipstream.networks.memory import Backbone
 from slipstream.networks.mlp import FrameStack, MLPBackbone, MLPConfig
 from slipstream.networks.recurrent import GRUBackbone, LSTMBackbone, RecurrentConfig
 from slipstream.networks.transformer import TransformerBackbone, TransformerConfig
+from slipstream.settings import Settings
 from slipstream.spec import EnvSpec
 
 Normalizers = Mapping[str, Normalizer]
@@ -20,7 +21,7 @@ Normalizers = Mapping[str, Normalizer]
 
 
 @dataclass(frozen=True)
-class NetworksConfig:
+class NetworksConfig(Settings, section="networks"):
     """Sizes of every kind of network; a run reads those it uses."""
 
     mlp: MLPConfig = field(default_factory=MLPConfig)

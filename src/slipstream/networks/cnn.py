@@ -8,47 +8,40 @@ from torch import Tensor, nn
 
 from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import Linear
+from slipstream.settings import Count, NotNegative, Settings, Widths
 
 
 @dataclass(frozen=True)
-class CNNConfig:
+class CNNConfig(Settings, section="networks.cnn"):
     """The encoder of image observations.
 
     The defaults take a 64 x 64 image in a fifth of the time of the encoders of DrQ-v2 and of the
     ManiSkill baselines on a CPU, because the first layer's stride leaves little to do for the rest.
     """
 
-    channels: tuple[int, ...] = (32, 64, 64)
+    channels: Widths = (32, 64, 64)
     """Channels of each layer."""
-    kernels: tuple[int, ...] = (4, 3, 3)
+    kernels: Widths = (4, 3, 3)
     """Kernel size of each layer."""
-    strides: tuple[int, ...] = (4, 2, 2)
+    strides: Widths = (4, 2, 2)
     """Stride of each layer."""
-    embed_size: int = 64
+    embed_size: Count = 64
     """Width of an image's embedding."""
-    segment: int = 8
+    segment: Count = 8
     """Consecutive steps that are drawn together where images are encoded for learning, so that each
     image is encoded once for all of them."""
-    shift: int = 4
+    shift: NotNegative = 4
     """Pixels by which images are shifted at random, each way, where policy and critics learn from
     them (DrQ); 0 for none. Cloning has its own, cloning.shift."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no encoder."""
-        lengths = {len(self.channels), len(self.kernels), len(self.strides)}
-        if len(lengths) != 1 or not self.channels:
+        super().__post_init__()
+        if len({len(self.channels), len(self.kernels), len(self.strides)}) != 1:
             raise SlipstreamError(
-                f"cnn.channels {self.channels}, cnn.kernels {self.kernels} and cnn.strides "
+                f"networks.cnn.channels {self.channels}, kernels {self.kernels} and strides "
                 f"{self.strides} differ in length; give one of each for every layer"
             )
-        for name in ("channels", "kernels", "strides"):
-            if min(getattr(self, name)) < 1:
-                raise SlipstreamError(f"cnn.{name} is {getattr(self, name)}; use at least 1 each")
-        for name in ("embed_size", "segment"):
-            if getattr(self, name) < 1:
-                raise SlipstreamError(f"cnn.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.shift < 0:
-            raise SlipstreamError(f"cnn.shift is {self.shift}; it must not be negative")
 
 
 class CNN(nn.Module):

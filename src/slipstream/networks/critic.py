@@ -7,44 +7,33 @@ import torch
 from torch import Tensor, nn
 
 from slipstream.batch import Obs
-from slipstream.errors import SlipstreamError
 from slipstream.networks.inputs import Inputs
 from slipstream.networks.memory import Backbone
 from slipstream.networks.mlp import (
     Activation,
     EnsembleMLP,
-    check_activation,
-    check_frame_stack,
-    check_hidden,
 )
+from slipstream.settings import Count, Settings, Widths
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class CriticConfig(Settings, section="networks.critic"):
     """Twin critics."""
 
     memory: Literal["none", "transformer", "lstm", "gru"] = "none"
     """What precedes the critics' MLP: nothing, or a network with memory, with a policy's sizes and
     weights of its own."""
-    frame_stack: int | None = None
+    frame_stack: Count | None = None
     """With memory=none: observations side by side, the present one included. None is 1, and 3
     where something is hidden from the critics."""
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     """Width of each hidden layer."""
     activation: Activation = "relu"
     """What follows each hidden layer."""
     layer_norm: bool | None = None
     """LayerNorm in the hidden layers; None takes the algorithm's default (TD3 on, SAC off)."""
-    n_critics: int = 2
+    n_critics: Count = 2
     """Size of the ensemble whose minimum is the target."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for sizes that make no critics."""
-        check_hidden("critic.hidden", self.hidden)
-        check_activation("critic.activation", self.activation)
-        check_frame_stack("critic.frame_stack", self.frame_stack)
-        if self.n_critics < 1:
-            raise SlipstreamError(f"critic.n_critics is {self.n_critics}; it must be at least 1")
 
 
 class Critic(nn.Module):

@@ -8,9 +8,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import EnsembleLinear, Linear
 from slipstream.networks.memory import Carry, Prepare, empty_window, push_frame, windows_before
+from slipstream.settings import Count, Settings, Widths
 
 Activation = Literal["relu", "tanh", "elu", "silu", "gelu", "leaky_relu"]
 
@@ -26,40 +26,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(Settings, section="networks.mlp"):
     """A network of fully connected layers."""
 
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     """Width of each hidden layer."""
     activation: Activation = "relu"
     """What follows each hidden layer."""
-    frame_stack: int | None = None
+    frame_stack: Count | None = None
     """Observations side by side, the present one included: a short memory without recurrence. None
     is 1, and 3 where something is hidden from the network."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for sizes that make no network."""
-        check_hidden("mlp.hidden", self.hidden)
-        check_activation("mlp.activation", self.activation)
-        check_frame_stack("mlp.frame_stack", self.frame_stack)
-
-
-def check_hidden(name: str, hidden: Sequence[int]) -> None:
-    """Raise SlipstreamError unless there are hidden layers, each of at least one unit."""
-    if not hidden or min(hidden) < 1:
-        raise SlipstreamError(f"{name} is {tuple(hidden)}; give one width of at least 1 a layer")
-
-
-def check_activation(name: str, activation: str) -> None:
-    """Raise SlipstreamError unless there is such an activation."""
-    if activation not in ACTIVATIONS:
-        raise SlipstreamError(f"{name} is '{activation}'; choose one of {', '.join(ACTIVATIONS)}")
-
-
-def check_frame_stack(name: str, frame_stack: int | None) -> None:
-    """Raise SlipstreamError unless there is at least the present frame."""
-    if frame_stack is not None and frame_stack < 1:
-        raise SlipstreamError(f"{name} is {frame_stack}; it must be at least 1")
 
 
 class FrameStack(nn.Module):

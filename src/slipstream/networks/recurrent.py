@@ -9,35 +9,32 @@ from torch import Tensor, nn
 from slipstream.errors import SlipstreamError
 from slipstream.networks.linear import Linear
 from slipstream.networks.memory import Carry, Prepare
+from slipstream.settings import Count, NotNegative, Settings
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
+class RecurrentConfig(Settings, section="networks.recurrent"):
     """An LSTM or a GRU behind one fully connected layer."""
 
-    embed_size: int = 64
+    embed_size: Count = 64
     """Width of the fully connected layer in front."""
-    hidden_size: int = 64
+    hidden_size: Count = 64
     """Width of the state."""
-    n_layers: int = 1
+    n_layers: Count = 1
     """Recurrent layers, one on top of the other."""
-    context_length: int = 8
+    context_length: Count = 8
     """Steps of a training window. Acting carries the state through the whole episode."""
-    burn_in: int = 2
+    burn_in: NotNegative = 2
     """First steps of a training window, which only warm the state up: they do not count in the
     loss."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no recurrent network."""
-        for name in ("embed_size", "hidden_size", "n_layers", "context_length"):
-            if getattr(self, name) < 1:
-                raise SlipstreamError(
-                    f"recurrent.{name} is {getattr(self, name)}; it must be at least 1"
-                )
-        if not 0 <= self.burn_in < self.context_length:
+        super().__post_init__()
+        if self.burn_in >= self.context_length:
             raise SlipstreamError(
-                f"recurrent.burn_in is {self.burn_in}; it must be at least 0 and less than "
-                f"recurrent.context_length {self.context_length}"
+                f"networks.recurrent.burn_in is {self.burn_in}; it must be less than "
+                f"networks.recurrent.context_length {self.context_length}"
             )
 
 

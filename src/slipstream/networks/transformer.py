@@ -10,23 +10,24 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks.attention import GATES, Attention, attention_mask
 from slipstream.networks.linear import Linear
 from slipstream.networks.memory import Carry, Prepare, empty_window, push_frame, windows_before
+from slipstream.settings import Count, PartOfOne, Settings
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Settings, section="networks.transformer"):
     """A pre-norm causal transformer over the last `context_length` observations."""
 
-    context_length: int = 3
+    context_length: Count = 3
     """Observations the policy sees, the present one included."""
-    d_model: int = 64
+    d_model: Count = 64
     """Width of the residual stream."""
-    n_layers: int = 1
+    n_layers: Count = 1
     """Number of blocks."""
-    n_heads: int = 2
+    n_heads: Count = 2
     """Attention heads; must divide d_model."""
-    d_ff: int = 128
+    d_ff: Count = 128
     """Hidden width of each feed-forward layer."""
-    dropout: float = 0.0
+    dropout: PartOfOne = 0.0
     """Dropout on each block's output while training."""
     gate: Literal["residual", "gru"] = "residual"
     """How a block's output joins the stream: plain residual, or GTrXL's GRU gate."""
@@ -36,23 +37,18 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for sizes that make no transformer."""
-        for name in ("context_length", "d_model", "n_layers", "n_heads", "d_ff"):
-            if getattr(self, name) < 1:
-                raise SlipstreamError(
-                    f"transformer.{name} is {getattr(self, name)}; it must be at least 1"
-                )
+        super().__post_init__()
         if self.d_model % self.n_heads:
             raise SlipstreamError(
-                f"transformer.n_heads {self.n_heads} does not divide transformer.d_model "
-                f"{self.d_model}; choose a divisor"
+                f"networks.transformer.n_heads {self.n_heads} does not divide "
+                f"networks.transformer.d_model {self.d_model}; choose a divisor"
             )
         if self.position == "rotary" and self.d_model // self.n_heads % 2:
             raise SlipstreamError(
-                f"transformer.position is rotary, but a head of {self.d_model // self.n_heads} "
-                "components has no pairs to turn; choose d_model and n_heads so that it is even"
+                "networks.transformer.position is rotary, but a head of "
+                f"{self.d_model // self.n_heads} components has no pairs to turn; choose d_model "
+                "and n_heads so that it is even"
             )
-        if not 0 <= self.dropout < 1:
-            raise SlipstreamError(f"transformer.dropout is {self.dropout}; it must be in [0, 1)")
 
 
 class Block(nn.Module):

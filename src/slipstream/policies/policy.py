@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from slipstream.batch import Obs
-from slipstream.checkpoint import resolve
+from slipstream.checkpoint import LinkName, resolve
 from slipstream.config import RunConfig, strict_converter
 from slipstream.envs.film import Show
 from slipstream.envs.setup import EnvConfig, open_env, open_filmed
@@ -32,7 +32,7 @@ from slipstream.stages.learners import algorithm_class
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Policy:
     """A trained policy and the environment that it was trained in.
 
@@ -47,6 +47,12 @@ class Policy:
     spec: EnvSpec
     env: EnvConfig
     description: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        """What it is, what it reads and what it returns, in a line."""
+        reads = ", ".join(f"{key} {self.spec.obs[key].shape}" for key in self.actor.inputs.keys)
+        kind, env_id = self.description["kind"], self.spec.env_id
+        return f"<Policy: {kind} of {env_id}, {reads} -> action ({self.spec.action_dim},)>"
 
     def open_env(self, num_envs: int) -> VecEnv:
         """Environments as the policy knows them."""
@@ -207,7 +213,7 @@ def describe_policy(
     }
 
 
-def load_policy(path: Path | str, checkpoint: str = "last") -> Policy:
+def load_policy(path: Path | str, checkpoint: LinkName = "last") -> Policy:
     """Load a policy to act with.
 
     Args:
@@ -222,7 +228,7 @@ def load_policy(path: Path | str, checkpoint: str = "last") -> Policy:
     """
     folder = Path(path)
     if not (folder / WEIGHTS).is_file():
-        folder = resolve(folder, "best" if checkpoint == "best" else "last") / "policy"
+        folder = resolve(folder, checkpoint) / "policy"
     try:
         described = json.loads((folder / DESCRIPTION).read_text())
         converter = strict_converter()

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from slipstream.errors import SlipstreamError
 from slipstream.report.figures import Picture, comparison_pictures, group_pictures, save
 from slipstream.report.films import Film, films_of
-from slipstream.report.runs import Run, find_runs, group_runs, load_run
+from slipstream.report.runs import Run, group_runs, load_runs
 from slipstream.report.statistics import Estimate
 from slipstream.report.summary import (
     GroupSummary,
@@ -54,12 +54,19 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
         The path of the HTML file.
 
     Raises:
-        SlipstreamError: nothing to report on, or a folder that is no run.
+        SlipstreamError: nothing to report on, a folder that is no run, or a disk that refuses.
     """
-    paths = find_runs(run_dirs)
-    if not paths:
-        raise SlipstreamError("no run folder was given; name one, such as runs/<env>/<preset>")
-    summaries = [summarise_group(group) for group in group_runs([load_run(p) for p in paths])]
+    try:
+        return _write(run_dirs, out)
+    except OSError as error:
+        raise SlipstreamError(
+            f"cannot write {error.filename or out}: {error.strerror}; choose another place with "
+            "--out"
+        ) from error
+
+
+def _write(run_dirs: Sequence[Path], out: Path) -> Path:
+    summaries = [summarise_group(group) for group in group_runs(load_runs(run_dirs))]
 
     page = out if out.suffix == ".html" else out / "report.html"
     figures = page.parent / (f"{out.stem}_figures" if out.suffix == ".html" else "figures")

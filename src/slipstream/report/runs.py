@@ -148,11 +148,14 @@ class Group:
         return "accelerator" if self.stages == ("accelerate",) else "transformer"
 
 
-def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Run folders among `folders` and below them, in order, each once.
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in `folders` and below them, in order, each once.
+
+    Below a folder, runs that have measured nothing yet are passed over.
 
     Raises:
-        SlipstreamError: a folder does not exist, or neither is a run nor holds one.
+        SlipstreamError: a folder does not exist, neither is a run nor holds one, or a run cannot be
+            read.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
@@ -161,15 +164,19 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
         if (folder / "config.json").exists() or (folder / "metrics.jsonl").exists():
             below = [folder]
         else:
-            below = sorted(path.parent for path in folder.rglob("metrics.jsonl"))
+            below = sorted(
+                path.parent for path in folder.rglob("metrics.jsonl") if path.stat().st_size
+            )
         if not below:
             raise SlipstreamError(
-                f"{folder} is no run and holds none: neither config.json nor metrics.jsonl is "
-                "there; give a folder such as runs/<env>/<preset>/seed0-<time>"
+                f"{folder} is no run and holds none that measured anything; give a folder such as "
+                "runs/<env>/<preset>/seed0-<time>"
             )
         for path in below:
             found.setdefault(path.resolve(), path)
-    return list(found.values())
+    if not found:
+        raise SlipstreamError("no run folder was given; name one, such as runs/<env>/<preset>")
+    return [load_run(path) for path in found.values()]
 
 
 def load_run(folder: Path) -> Run:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, Critic
 from slipstream.replay.episodes import Episodes
+from slipstream.settings import NotNegative, Settings, Share
 
 SCHEMES = {
     "sb3": "sb3:model.zip",
@@ -20,40 +23,25 @@ SCHEMES = {
 
 
 @dataclass(frozen=True)
-class AccelerateConfig:
+class AccelerateConfig(Settings, section="accelerate"):
     """Stage 1."""
 
-    replay_capacity: int = 100_000
+    replay_capacity: Annotated[int, Ge(2)] = 100_000
     """Rows of replay in stage 1."""
     learn: bool = False
     """Let an accelerator that was brought along go on learning, if it can: an SB3 model of the
     run's algorithm, or a Slipstream checkpoint with its critic. One that is good already may fall
     at first, for its replay does not come along."""
-    frozen_steps: int = 20_000
+    frozen_steps: NotNegative = 20_000
     """Env steps that an accelerator which stays as it is collects before the switch rule looks, in
     place of a later switch.earliest: nothing gets better by waiting but its critic."""
-    random_share: float = 0.3
+    random_share: Share = 0.3
     """Share of uniformly random actions in what an accelerator collects that was brought along: all
     along if it stays as it is, else in the first learning_starts steps. Its critics must know what
     other actions are worth before they are followed."""
     check_env: bool = True
     """Refuse a policy that was brought along from an environment of another id or with other
     bounds of the action."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for a replay without rows or a negative number of steps."""
-        if self.replay_capacity < 2:
-            raise SlipstreamError(
-                f"accelerate.replay_capacity is {self.replay_capacity}; it must be at least 2"
-            )
-        if self.frozen_steps < 0:
-            raise SlipstreamError(
-                f"accelerate.frozen_steps is {self.frozen_steps}; it must not be negative"
-            )
-        if not 0 <= self.random_share <= 1:
-            raise SlipstreamError(
-                f"accelerate.random_share is {self.random_share}; it must lie between 0 and 1"
-            )
 
 
 @dataclass(frozen=True)

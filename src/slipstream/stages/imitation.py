@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from slipstream.algorithms.cloning import Cloning
@@ -13,6 +14,7 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, Critic, common_context, common_loss_steps
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.sampling import num_windows
+from slipstream.settings import Count, NotNegative, Rate, Settings
 from slipstream.stages.frames import Frames, SingleEnv
 from slipstream.stages.interact import rollout
 from slipstream.stages.shared_encoder import encoded
@@ -20,7 +22,7 @@ from slipstream.stages.shift import shifted
 
 
 @dataclass(frozen=True)
-class CloningConfig:
+class CloningConfig(Settings, section="cloning"):
     """How the transformer is cloned from the accelerator in stage 1."""
 
     enabled: bool = True
@@ -29,30 +31,30 @@ class CloningConfig:
     """Windows and labels: windows of the replay labelled by the present accelerator (costs no env
     step), windows of the replay with the actions stored there, or noise-free episodes run for the
     purpose, as in the paper (their steps are counted)."""
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     """Learning rate of cloning."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Steps a cloning update learns from."""
-    ascent: float = 0.0
+    ascent: Rate = 0.0
     """Weight of the transformer's ascent on the accelerator's critic beside the cloning loss (the
     paper's second variant)."""
-    every: int = 20
+    every: NotNegative = 20
     """Env steps between the thin updates that run all along; 0 for none."""
-    burst: int = 1000
+    burst: NotNegative = 1000
     """Updates in a row before each check of the switch rule."""
-    own_episodes: int = 0
+    own_episodes: NotNegative = 0
     """Episodes of the transformer itself, labelled by the accelerator (DAgger), run before each
     burst, and before the first of all only after another burst; their steps are counted."""
-    frames: int = 10_000
+    frames: Annotated[int, Ge(2)] = 10_000
     """Where there are images: rows, the newest, that are kept of extra episodes (own ones, or those
     of source=episodes); where they are rendered on demand also rows of the replay that are
     rendered to be cloned from."""
-    episodes: int = 10
+    episodes: Count = 10
     """With source=episodes: how many are run each time."""
-    episodes_every: int = 3000
+    episodes_every: Count = 3000
     """With source=episodes: env steps between two collections; each is followed by one epoch. The
     first is made before the first burst at the latest."""
-    shift: int = 0
+    shift: NotNegative = 0
     """Pixels by which the images that the transformer is cloned on are shifted at random, each way
     (the accelerator labels them as they were)."""
     copy_encoder: bool = False
@@ -60,29 +62,13 @@ class CloningConfig:
     copy of the accelerator's; both must read the same images."""
 
     def __post_init__(self) -> None:
-        """Raise SlipstreamError for negative sizes."""
-        for name in ("every", "burst", "own_episodes", "shift"):
-            if getattr(self, name) < 0:
-                raise SlipstreamError(
-                    f"cloning.{name} is {getattr(self, name)}; it must not be negative"
-                )
-        for name in ("batch_size", "episodes", "episodes_every"):
-            if getattr(self, name) < 1:
-                raise SlipstreamError(
-                    f"cloning.{name} is {getattr(self, name)}; it must be at least 1"
-                )
+        """Raise SlipstreamError where nothing would be cloned."""
+        super().__post_init__()
         if self.enabled and self.source != "episodes" and not (self.every or self.burst):
             raise SlipstreamError(
                 "cloning.every and cloning.burst are both 0, so nothing would ever be cloned; set "
                 "one of them, or cloning.enabled to False"
             )
-        if self.frames < 2:
-            raise SlipstreamError(f"cloning.frames is {self.frames}; it must be at least 2")
-        for name in ("lr", "ascent"):
-            if not getattr(self, name) >= 0:
-                raise SlipstreamError(
-                    f"cloning.{name} is {getattr(self, name)}; it must not be negative"
-                )
 
 
 class Imitation:

@@ -15,6 +15,7 @@ from slipstream.algorithms.td3 import TD3, TD3Config
 from slipstream.batch import Batch
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, Critic
+from slipstream.settings import Settings
 
 Module = TypeVar("Module", Actor, Critic)
 
@@ -42,7 +43,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class AlgorithmsConfig:
+class AlgorithmsConfig(Settings, section="algorithms"):
     """Settings of every algorithm; a run reads those of the one it uses."""
 
     td3: TD3Config = field(default_factory=TD3Config)

@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from slipstream.errors import SlipstreamError
+from annotated_types import Ge
+
+from slipstream.settings import Count, NotNegative, PartOfOne, Rate, Settings
 
 
 @dataclass(frozen=True)
-class OnlineConfig:
+class OnlineConfig(Settings, section="online"):
     """Stage 2, and what it takes over from stage 1."""
 
-    replay_capacity: int = 20_000
+    replay_capacity: Annotated[int, Ge(2)] = 20_000
     """Rows of replay in stage 2."""
-    utd_ratio: float | None = None
+    utd_ratio: Rate | None = None
     """Updates for each env step; None for as many as in stage 1."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Env steps between two evaluations; None for eval.every."""
-    carry_rows: int | None = None
+    carry_rows: NotNegative | None = None
     """Newest rows of stage 1's replay to take along; None for as many as fit, 0 for none."""
     carry_critic: bool = True
     """Take the critics and their targets along. A fresh critic wrecks the clone within two
@@ -28,34 +31,11 @@ class OnlineConfig:
     in the replay. None does so with an encoder of its own, and lets one that it shares with the
     critics learn on by their loss; True freezes that one too, for all who read by it, and no image
     is kept: cheaper. False freezes none."""
-    guard_fraction: float = 0.5
+    guard_fraction: PartOfOne = 0.5
     """Go back to the best snapshot when the score (success where the environment reports it, else
     the return), above random, falls below this share of the best; 0 never does."""
-    guard_checks: int = 2
+    guard_checks: Count = 2
     """Checks in a row below it before going back."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for a setting that cannot work."""
-        if self.replay_capacity < 2:
-            raise SlipstreamError(
-                f"online.replay_capacity is {self.replay_capacity}; it must be at least 2"
-            )
-        if self.carry_rows is not None and self.carry_rows < 0:
-            raise SlipstreamError(
-                f"online.carry_rows is {self.carry_rows}; it must not be negative"
-            )
-        if self.eval_every is not None and self.eval_every < 1:
-            raise SlipstreamError(f"online.eval_every is {self.eval_every}; it must be at least 1")
-        if self.utd_ratio is not None and not self.utd_ratio >= 0:
-            raise SlipstreamError(f"online.utd_ratio is {self.utd_ratio}; it must not be negative")
-        if not 0 <= self.guard_fraction < 1:
-            raise SlipstreamError(
-                f"online.guard_fraction is {self.guard_fraction}; it must be in [0, 1)"
-            )
-        if self.guard_checks < 1:
-            raise SlipstreamError(
-                f"online.guard_checks is {self.guard_checks}; it must be at least 1"
-            )
 
 
 def must_roll_back(

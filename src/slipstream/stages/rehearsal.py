@@ -2,43 +2,34 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import Tensor
 
 from slipstream.algorithms.cloning import Cloning
-from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor, common_context
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.episodes import Episodes, fill, read_replay
 from slipstream.replay.sampling import num_windows
+from slipstream.settings import Count, NotNegative, PositiveShare, Settings
 from slipstream.stages.imitation import CloningConfig
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings, section="data"):
     """What is learnt from data before the first env step (accelerator=minari: or replay:)."""
 
-    rows: int = 1_000_000
+    rows: Annotated[int, Ge(2)] = 1_000_000
     """Rows of the data to take at most, the newest episodes; they come on top of
     accelerate.replay_capacity."""
-    top: float = 0.5
+    top: PositiveShare = 0.5
     """Share of its episodes, those with the highest returns, that are cloned. The critics learn
     from all of them."""
-    clone_updates: int = 5_000
+    clone_updates: Count = 5_000
     """Updates that clone its actions into the accelerator."""
-    critic_updates: int = 5_000
+    critic_updates: NotNegative = 5_000
     """Updates of the critics on it after that, towards the values of that clone."""
-
-    def __post_init__(self) -> None:
-        """Raise SlipstreamError for sizes that teach nothing."""
-        for name, least in (("rows", 2), ("clone_updates", 1), ("critic_updates", 0)):
-            if getattr(self, name) < least:
-                raise SlipstreamError(
-                    f"data.{name} is {getattr(self, name)}; it must be at least {least}"
-                )
-        if not 0 < self.top <= 1:
-            raise SlipstreamError(f"data.top is {self.top}; it must be above 0, and 1 at most")
 
 
 class Rehearsal:

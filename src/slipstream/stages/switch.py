@@ -8,54 +8,44 @@ import numpy as np
 from scipy import stats
 
 from slipstream.errors import SlipstreamError
+from slipstream.settings import Count, PositiveShare, Rate, Settings, Share
 
 EARLIEST, EARLIEST_HIDDEN = 0.7, 0.4
 
 
 @dataclass(frozen=True)
-class SwitchConfig:
+class SwitchConfig(Settings, section="switch"):
     """The switch from stage 1 to stage 2."""
 
     rule: Literal["matched", "plateau", "at_step"] = "matched"
     """`matched`: the clone performs as its accelerator does; `plateau`: the accelerator has also
     stopped improving; `at_step`: a fixed step."""
-    earliest: float | None = None
+    earliest: Share | None = None
     """Share of total_steps before which no rule looks: a clone matches an accelerator that has
     learnt little just as well, and hands over little. None: 0.7, but 0.4 where the environment
     hides something from the accelerator, for then the transformer soon learns faster than it."""
-    latest: float = 0.8
+    latest: PositiveShare = 0.8
     """Share of total_steps at which the switch happens whatever the rule says (and, for
     `at_step`, the step)."""
-    match_ratio: float = 0.95
+    match_ratio: Rate = 0.95
     """`matched`: least (clone - random) / (accelerator - random) of the mean scores: success where
     the environment reports it, else the return."""
-    consecutive: int = 2
+    consecutive: Count = 2
     """`matched`: checks in a row that must hold."""
-    sigmas: float = 3.0
+    sigmas: Rate = 3.0
     """`matched`: standard errors by which the accelerator must be above random."""
-    patience: int = 3
+    patience: Count = 3
     """`plateau`: checks without improvement."""
-    min_improvement: float = 0.02
+    min_improvement: Rate = 0.02
     """`plateau`: what counts as one, as a share of the accelerator's rise above random."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for shares out of order."""
-        if not 0 <= self.first_look <= 1 or not 0 < self.latest <= 1:
-            raise SlipstreamError(
-                f"switch.earliest {self.earliest} and switch.latest {self.latest} are shares of "
-                "total_steps; they must lie between 0 and 1"
-            )
-        if self.rule not in RULES:
-            raise SlipstreamError(f"switch.rule is '{self.rule}'; choose one of {', '.join(RULES)}")
+        super().__post_init__()
         if self.rule != "at_step" and self.first_look > self.latest:
             raise SlipstreamError(
                 f"switch.earliest {self.earliest} is after switch.latest {self.latest}, so the "
                 "switch could never come in time; lower the one or raise the other"
-            )
-        if self.consecutive < 1 or self.patience < 1:
-            raise SlipstreamError(
-                f"switch.consecutive {self.consecutive} and switch.patience {self.patience} must "
-                "be at least 1"
             )
 
     @property

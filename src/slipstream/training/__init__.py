@@ -8,11 +8,11 @@ from slipstream import checkpoint
 from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.errors import SlipstreamError
-from slipstream.rundir import describe_run, new_run_dir, run_of
+from slipstream.rundir import describe_run, forget, new_run_dir, run_of
 from slipstream.training.trainer import Trainer
 
 
-def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = True) -> Path:
+def train(config: RunConfig, run_dir: Path | str | None = None, show_progress: bool = True) -> Path:
     """Run both stages.
 
     Args:
@@ -26,11 +26,21 @@ def train(config: RunConfig, run_dir: Path | None = None, show_progress: bool = 
     Raises:
         SlipstreamError: a configuration that cannot run, or a folder that holds a run already.
     """
-    if run_dir is None:
-        run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
-    trainer = Trainer(config, run_dir, show_progress=show_progress)
-    describe_run(run_dir, to_dict(trainer.state.config))
+    if not isinstance(config, RunConfig):
+        raise SlipstreamError(
+            f"train takes a RunConfig, not {config!r}; make one of a preset and an environment's "
+            "id: slipstream.preset('default', 'Pendulum-v1')"
+        )
+    folder = _folder(config, run_dir)
+    trainer = Trainer(config, folder, show_progress=show_progress)
+    describe_run(folder, to_dict(trainer.state.config))
     return trainer.run()
+
+
+def _folder(config: RunConfig, run_dir: Path | str | None) -> Path:
+    if run_dir is None:
+        return new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
+    return Path(run_dir)
 
 
 def describe(config: RunConfig) -> list[str]:
@@ -66,8 +76,8 @@ def _describe(trainer: Trainer) -> list[str]:
     return lines
 
 
-def resume(path: Path, show_progress: bool = True) -> Path:
-    """Go on with a run from a checkpoint.
+def resume(path: Path | str, show_progress: bool = True) -> Path:
+    """Go on with a run from a checkpoint, or from its beginning where it never came to one.
 
     On the CPU the result equals, bit for bit, that of a run never interrupted.
 
@@ -81,12 +91,21 @@ def resume(path: Path, show_progress: bool = True) -> Path:
     Raises:
         SlipstreamError: no run there, or no whole checkpoint.
     """
-    run_dir = run_of(path)
-    return Trainer(config_of(path), run_dir, checkpoint.resolve(path), show_progress).run()
+    path = Path(path)
+    run_dir, config = run_of(path), config_of(path)
+    if path == run_dir and checkpoint.never_saved(run_dir):
+        trainer = Trainer(config, run_dir, show_progress=show_progress)
+        trainer.progress.message("this run came to no checkpoint: it begins again")
+        forget(run_dir)
+        return trainer.run()
+    return Trainer(config, run_dir, checkpoint.resolve(path), show_progress).run()
 
 
 def branch(
-    path: Path, config: RunConfig, run_dir: Path | None = None, show_progress: bool = True
+    path: Path | str,
+    config: RunConfig,
+    run_dir: Path | str | None = None,
+    show_progress: bool = True,
 ) -> Path:
     """Go on from a checkpoint as a new run; the run it belongs to stays as it is.
 
@@ -102,20 +121,24 @@ def branch(
         The new run's folder; its metrics begin with those of the run it branched off.
 
     Raises:
-        SlipstreamError: no run there, no whole checkpoint, a configuration that does not fit it, or
-            a folder that holds a run already.
+        SlipstreamError: no run there, no whole checkpoint, a configuration that does not fit it or
+            leaves nothing to do, or a folder that holds a run already.
     """
-    source = checkpoint.resolve(path)
+    source = checkpoint.resolve(Path(path))
     if not checkpoint.can_resume(source):
         raise SlipstreamError(f"{source} holds a policy only; branch off the run's last")
-    if run_dir is None:
-        run_dir = new_run_dir(Path("runs"), config.env_id, config.preset, config.seed)
-    describe_run(run_dir, to_dict(config))
-    shutil.copy(run_of(source) / "metrics.jsonl", run_dir / "metrics.jsonl")
     step = int(source.name)
-    shutil.copytree(source, run_dir / "checkpoints" / source.name)
-    checkpoint.link(run_dir, "last", step)
-    return resume(run_dir, show_progress)
+    if step >= config.total_steps:
+        raise SlipstreamError(
+            f"{source} has taken all of total_steps {config.total_steps}; branch off an earlier "
+            "checkpoint, or raise --total-steps"
+        )
+    folder = _folder(config, run_dir)
+    trainer = Trainer(config, folder, source, show_progress)
+    describe_run(folder, to_dict(config))
+    shutil.copy(run_of(source) / "metrics.jsonl", folder / "metrics.jsonl")
+    shutil.copytree(source, folder / "checkpoints" / source.name)
+    return trainer.run()
 
 
 def config_of(path: Path) -> RunConfig:

@@ -110,10 +110,15 @@ class RunState:
         if saved is not None:
             try:
                 self.log_position = self._load(saved)
-            except (KeyError, RuntimeError, ValueError) as error:
+            except KeyError as error:
                 raise SlipstreamError(
-                    f"{resume_from} does not fit {run_dir / 'config.json'} "
-                    f"({str(error).splitlines()[0]}); resume with the configuration it was saved by"
+                    f"{resume_from} has no {error}, so it is of another version of Slipstream; go "
+                    "on with the one that versions.json names"
+                ) from error
+            except (RuntimeError, ValueError) as error:
+                raise SlipstreamError(
+                    f"{resume_from} does not fit the configuration ({str(error).splitlines()[0]}): "
+                    "what it holds (networks, optimizers, replay) must keep its sizes"
                 ) from error
         self.clock.start()
 
