@@ -1,8 +1,10 @@
 """Draw a study: returns (or successes) over counted steps and over CPU time, and a table.
 
     python -m benchmarks.study_figure learning
+    python -m benchmarks.study_figure learning --task HalfCheetah-v5-sac
 
-Reads `benchmarks/results/<study>/`, writes `table.md` there and `docs/figures/<study>_study.png`.
+Reads `benchmarks/results/<study>/`, writes `table.md` there and `docs/figures/<study>_study.png`; of
+one task its row of the figure alone, as `docs/figures/<study>_<task>.png`.
 CPU seconds are those of the single-threaded training process with evaluation left out; processes
 that share a machine's caches and cores lengthen each other's.
 """
@@ -99,23 +101,23 @@ def draw(axes: list[Axes], task: str, study: Study, curves: dict[str, list[Curve
         axis.grid(alpha=0.2)
 
 
-def main(name: Annotated[str, tyro.conf.Positional]) -> None:
-    """Draw what is there of the study `name`."""
+def main(name: Annotated[str, tyro.conf.Positional], task: str | None = None) -> None:
+    """Draw what is there of the study `name`, or of one of its tasks."""
     study, results = STUDIES[name], RESULTS / name
     mpl.use("Agg")
     plt.rcParams.update({"font.size": 9, "axes.titleweight": "bold", "axes.titlesize": 10})
     tasks = {}
-    for task in [results / task for task in study.tasks]:
+    for each in study.tasks if task is None else (task,):
         curves = {
             variant: [
-                read(done.parent, study.tasks[task.name].measure)
-                for done in sorted(task.glob(f"{variant}/*/done.json"))
+                read(done.parent, study.tasks[each].measure)
+                for done in sorted((results / each).glob(f"{variant}/*/done.json"))
             ]
             for variant in study.variants
         }
         found = {variant: runs for variant, runs in curves.items() if runs}
         if found:
-            tasks[task.name] = found
+            tasks[each] = found
     figure, axes = plt.subplots(
         len(tasks), 2, figsize=(10, 3.4 * len(tasks)), squeeze=False, layout="constrained"
     )
@@ -123,8 +125,8 @@ def main(name: Annotated[str, tyro.conf.Positional]) -> None:
         "| task | method | at the end, each seed | IQM (95 % interval) | CPU s | switch at |",
         "|---|---|---|---|---|---|",
     ]
-    for row, (task, curves) in zip(axes, tasks.items(), strict=True):
-        draw(list(row), task, study, curves)
+    for row, (each, curves) in zip(axes, tasks.items(), strict=True):
+        draw(list(row), each, study, curves)
         row[0].legend(frameon=False, fontsize=8, loc="upper left")
         largest = max(abs(run.values).max() for runs in curves.values() for run in runs)
         digits = 0 if largest >= 10 else 2
@@ -136,14 +138,16 @@ def main(name: Annotated[str, tyro.conf.Positional]) -> None:
             )
             rollbacks = sum(run.rollbacks for run in runs)
             rows.append(
-                f"| {task} | {study.variants[variant].label} | "
+                f"| {each} | {study.variants[variant].label} | "
                 f"{' / '.join(f'{x:.{digits}f}' for x in last)} | "
                 f"{interquartile_mean(last):.{digits}f} ({low:.{digits}f} to {high:.{digits}f}) | "
                 f"{np.mean([run.cpu_seconds[-1] for run in runs]):.0f} | "
                 f"{switches}{f'; {rollbacks} rollbacks' if rollbacks else ''} |"
             )
     FIGURES.mkdir(exist_ok=True)
-    figure.savefig(FIGURES / f"{name}_study.png", dpi=130)
+    figure.savefig(FIGURES / f"{name}_{task or 'study'}.png", dpi=130)
+    if task is not None:
+        return
     note = (
         "CPU seconds come from runs that shared the two cores with each other and with other work: "
         "an order of size. "

@@ -91,7 +91,7 @@ def _out_of_bounds(value: Any, annotation: Any) -> Iterator[str]:
         for alternative in arguments:
             if _of_other_type(value, alternative) is None:
                 yield from _out_of_bounds(value, alternative)
-    elif origin is tuple:
+    elif origin is tuple and isinstance(value, tuple):
         for each in value:
             yield from (f"each: {said}" for said in _out_of_bounds(each, arguments[0]))
 

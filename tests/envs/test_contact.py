@@ -1,5 +1,7 @@
 """Environments that break gymnasium's contract are told so, in its words, at the first call."""
 
+# pyright: reportIncompatibleMethodOverride=false
+
 import gymnasium as gym
 import numpy as np
 import pytest
