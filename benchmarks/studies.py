@@ -169,6 +169,7 @@ MANIPULATION = Study(
         "PushCube-v1": _manipulation("PushCube-v1", every=3_000),
         "PullCube-v1": _manipulation("PullCube-v1", every=3_000),
         "PickCube-v1": _manipulation("PickCube-v1", steps=60_000, every=6_000),
+        "MS-HopperStand-v1": Task("MS-HopperStand-v1", total_steps=24_000, episodes=5),
     },
     {
         "two-stage": Variant("Two stages", "#0072B2"),
@@ -177,6 +178,18 @@ MANIPULATION = Study(
     },
 )
 """ManiSkill from the state: what a robot arm learns in minutes on one core."""
+
+
+def _with_replay(rows: int) -> Variant:
+    capacity = str(rows)
+    return Variant(
+        f"taught by a state MLP, both replays {rows:,} rows",
+        {10_000: "#56B4E9", 15_000: "#999933", 20_000: "#882255"}[rows],
+        (
+            *("--preset", "quick", "--accelerate.replay-capacity", capacity),
+            *("--online.replay-capacity", capacity),
+        ),
+    )
 
 
 PIXELS = Study(
@@ -205,6 +218,7 @@ PIXELS = Study(
         ),
         "cnn": Variant("Two stages, a CNN first", "#0072B2", ("--preset", "cnn")),
         "cnn-alone": Variant("CNN alone", "#009E73", ("--preset", "cnn", *ALONE)),
+        **{f"replay-{rows // 1000}k": _with_replay(rows) for rows in (10_000, 15_000, 20_000)},
     },
 )
 """Images alone at 64 x 64: what a teacher that sees the state is worth."""

@@ -3,8 +3,8 @@
     python -m benchmarks.study_figure learning
     python -m benchmarks.study_figure learning --task HalfCheetah-v5-sac
 
-Reads `benchmarks/results/<study>/`, writes `table.md` there and `docs/figures/<study>_study.png`; of
-one task its row of the figure alone, as `docs/figures/<study>_<task>.png`.
+Reads `benchmarks/results/<study>/`, writes `table.md` there and `docs/figures/<study>_study.png`;
+of one task its row of the figure alone, as `docs/figures/<study>_<task>.png`.
 CPU seconds are those of the single-threaded training process with evaluation left out; processes
 that share a machine's caches and cores lengthen each other's.
 """
