@@ -1,13 +1,13 @@
 """What all sections of a configuration share: values are checked when one is made."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import annotated_types as at
-import numpy as np
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from slipstream.errors import SlipstreamError
@@ -80,13 +80,13 @@ def _named(kind: Any) -> str:
 def _out_of_bounds(value: Any, annotation: Any) -> Iterator[str]:
     """What bounds a value of the right type breaks, one sentence for each place."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         yield "it must be a finite number"
     elif origin is Annotated:
         yield from _out_of_bounds(value, arguments[0])
-        bounds = [bound for given in arguments[1:] for bound in _unpacked(given)]
-        if not all(_holds(value, bound) for bound in bounds):
-            yield f"it must be {' and '.join(map(_said, bounds))}"
+        rules = [_rule(bound) for given in arguments[1:] for bound in _unpacked(given)]
+        if not all(holds(value) for holds, _ in rules):
+            yield f"it must be {' and '.join(said for _, said in rules)}"
     elif origin in (Union, UnionType):
         for alternative in arguments:
             if _of_other_type(value, alternative) is None:
@@ -102,37 +102,20 @@ def _unpacked(given: Any) -> list[at.BaseMetadata]:
     return [given] if isinstance(given, at.BaseMetadata) else []
 
 
-def _holds(value: Any, bound: at.BaseMetadata) -> bool:
+def _rule(bound: at.BaseMetadata) -> tuple[Callable[[Any], bool], str]:
+    """Whether a value keeps to a bound, and the bound in words."""
     match bound:
         case at.Ge(least):
-            return value >= least
-        case at.Gt(below):
-            return value > below
+            return lambda value: value >= least, f"at least {least}"
+        case at.Gt(least):
+            return lambda value: value > least, f"above {least}"
         case at.Le(most):
-            return value <= most
-        case at.Lt(above):
-            return value < above
+            return lambda value: value <= most, f"at most {most}"
+        case at.Lt(most):
+            return lambda value: value < most, f"below {most}"
         case at.MultipleOf(factor):
-            return value % factor == 0
+            return lambda value: value % factor == 0, f"a multiple of {factor}"
         case at.MinLen(least):
-            return len(value) >= least
+            return lambda value: len(value) >= least, f"of length {least} or more"
         case _:
             raise TypeError(f"{bound} is not among the bounds that are checked here")
-
-
-def _said(bound: at.BaseMetadata) -> str:
-    match bound:
-        case at.Ge(least):
-            return f"at least {least}"
-        case at.Gt(below):
-            return f"above {below}"
-        case at.Le(most):
-            return f"at most {most}"
-        case at.Lt(above):
-            return f"below {above}"
-        case at.MultipleOf(factor):
-            return f"a multiple of {factor}"
-        case at.MinLen(least):
-            return f"of length {least} or more"
-        case _:
-            return str(bound)
