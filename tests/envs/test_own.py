@@ -1,6 +1,8 @@
 """A user's own environment by its import path, from training to evaluation and resume."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -145,3 +147,24 @@ def test_train_evaluate_and_resume(folder, capsys):
     assert main([*train, "again"]) == 0
     assert resumed == timeless(Path("again"))
     assert not any("could not be restored" in str(line) for line in resumed)
+
+
+def test_a_script_names_its_own_function_by_main(tmp_path):
+    script = (
+        "import sys, gymnasium, slipstream\n"
+        "from tests.tiny_runs import tiny\n"
+        "def make():\n"
+        "    return gymnasium.make('Pendulum-v1', max_episode_steps=20)\n"
+        "run = slipstream.train(tiny(env_id='__main__:make'), sys.argv[1], show_progress=False)\n"
+        "print(list(slipstream.evaluate(run, episodes=2).lengths))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[20, 20]\n"
