@@ -1,10 +1,12 @@
-"""Whose folder a path is in."""
+"""Whose folder a path is in, and who may write there."""
 
 from pathlib import Path
 
 import pytest
 
-from slipstream.rundir import run_of
+from slipstream import rundir
+from slipstream.errors import SlipstreamError
+from slipstream.rundir import held, run_of
 
 
 @pytest.fixture
@@ -31,3 +33,12 @@ def test_the_run_of_a_checkpoint_from_within(kept, monkeypatch):
 
 def test_a_folder_of_no_run_is_its_own():
     assert run_of(Path("alone") / "checkpoints" / "policy") == Path("alone/checkpoints/policy")
+
+
+def test_two_do_not_write_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "LOCK_SECONDS", 0.05)
+    refused = pytest.raises(SlipstreamError, match="is being written by another process")
+    with held(tmp_path), refused, held(tmp_path):
+        pass
+    with held(tmp_path):
+        pass

@@ -5,12 +5,19 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from slipstream.errors import SlipstreamError
 
+LOCK_SECONDS = 10.0
+"""How long a run waits for its folder: environments in processes of their own outlive a killed run
+by a moment, and its lock with them."""
 PACKAGES = ("slipstream-rl", "torch", "gymnasium", "mujoco", "numpy")
 
 
@@ -58,6 +65,28 @@ def describe_run(run_dir: Path, config: dict[str, Any]) -> None:
         raise SlipstreamError(
             f"cannot write {run_dir}: {error.strerror}; choose another folder with --run-dir"
         ) from error
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run's folder meanwhile.
+
+    Raises:
+        SlipstreamError: another one does.
+    """
+    lock = FileLock(run_dir / ".lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SlipstreamError(
+            f"{run_dir} is being written by another process; wait for its end, or end it"
+        ) from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def forget(run_dir: Path) -> None:

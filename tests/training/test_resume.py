@@ -320,6 +320,15 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert "config.json" in one_line_error(capsys, "resume", tmp_path)
 
 
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(stopped, capsys):
+    for training_state in stopped.glob("checkpoints/*/training_state"):
+        shutil.rmtree(training_state)
+    (stopped / "checkpoints" / "last").unlink()
+    before = (stopped / "metrics.jsonl").read_bytes()
+    assert "no checkpoint at" in one_line_error(capsys, "resume", stopped)
+    assert (stopped / "metrics.jsonl").read_bytes() == before
+
+
 def test_a_checkpoint_with_the_policy_alone_is_refused(stopped, capsys):
     best = resolve(stopped, "best")
     assert best.name == "60"  # an evaluation, not a period of checkpoints

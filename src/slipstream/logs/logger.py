@@ -53,7 +53,7 @@ class RunLogger:
         run_dir.mkdir(parents=True, exist_ok=True)
         purge_step = None
         if resume_position is not None:
-            self._tracked_until = _last_step(self.path)
+            self._tracked_until = last_step(self.path)
             purge_step = _cut(self.path, resume_position)
         elif self.path.exists() and self.path.stat().st_size > 0:
             raise SlipstreamError(
@@ -217,7 +217,7 @@ def _cut(path: Path, position: int) -> int:
     return steps[0] + 1 if steps else 0
 
 
-def _last_step(path: Path) -> int:
+def last_step(path: Path) -> int:
     """The step of the last whole line; -1 where there is none."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     for line in reversed(lines[-2:]):  # the last one may be torn

@@ -8,7 +8,8 @@ from slipstream import checkpoint
 from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.errors import SlipstreamError
-from slipstream.rundir import describe_run, forget, new_run_dir, run_of
+from slipstream.logs.logger import last_step
+from slipstream.rundir import describe_run, forget, held, new_run_dir, run_of
 from slipstream.training.trainer import Trainer
 
 
@@ -34,7 +35,8 @@ def train(config: RunConfig, run_dir: Path | str | None = None, show_progress: b
     folder = _folder(config, run_dir)
     trainer = Trainer(config, folder, show_progress=show_progress)
     describe_run(folder, to_dict(trainer.state.config))
-    return trainer.run()
+    with held(folder):
+        return trainer.run()
 
 
 def _folder(config: RunConfig, run_dir: Path | str | None) -> Path:
@@ -89,16 +91,25 @@ def resume(path: Path | str, show_progress: bool = True) -> Path:
         The run folder.
 
     Raises:
-        SlipstreamError: no run there, or no whole checkpoint.
+        SlipstreamError: no run there, no whole checkpoint, or one that is still running.
     """
     path = Path(path)
     run_dir, config = run_of(path), config_of(path)
-    if path == run_dir and checkpoint.never_saved(run_dir):
-        trainer = Trainer(config, run_dir, show_progress=show_progress)
-        trainer.progress.message("this run came to no checkpoint: it begins again")
-        forget(run_dir)
+    with held(run_dir):
+        if path == run_dir and _came_to_no_checkpoint(run_dir, config):
+            trainer = Trainer(config, run_dir, show_progress=show_progress)
+            trainer.progress.message("this run came to no checkpoint: it begins again")
+            forget(run_dir)
+        else:
+            trainer = Trainer(config, run_dir, checkpoint.resolve(path), show_progress)
         return trainer.run()
-    return Trainer(config, run_dir, checkpoint.resolve(path), show_progress).run()
+
+
+def _came_to_no_checkpoint(run_dir: Path, config: RunConfig) -> bool:
+    """Whether a run ended before its first checkpoint was due, rather than lost those it had."""
+    came_to = last_step(run_dir / "metrics.jsonl")
+    began = (run_dir / "versions.json").exists()
+    return began and came_to < config.checkpoint_every and checkpoint.never_saved(run_dir)
 
 
 def branch(
@@ -138,7 +149,8 @@ def branch(
     describe_run(folder, to_dict(config))
     shutil.copy(run_of(source) / "metrics.jsonl", folder / "metrics.jsonl")
     shutil.copytree(source, folder / "checkpoints" / source.name)
-    return trainer.run()
+    with held(folder):
+        return trainer.run()
 
 
 def config_of(path: Path) -> RunConfig:
