@@ -72,8 +72,8 @@ class FirstContact(gym.Wrapper[Any, Any, Any, Any]):
     def _check_obs(self, obs: Any, space: gym.Space[Any], where: str, key: str = "") -> None:
         named = f"observation{key}"
         if isinstance(space, gym.spaces.Dict):
-            shown = sorted(obs) if isinstance(obs, Mapping) else type(obs).__name__
-            if shown != sorted(space):
+            if not isinstance(obs, Mapping) or not {*space} <= {*obs}:
+                shown = sorted(obs) if isinstance(obs, Mapping) else type(obs).__name__
                 raise self._broken(
                     f"{where} returned the {named} {shown}",
                     f"its observation space has the keys {sorted(space)}",
