@@ -128,7 +128,7 @@ def main(name: Annotated[str, tyro.conf.Positional], task: str | None = None) ->
         if found:
             tasks[each] = found
     figure, axes = plt.subplots(
-        len(tasks), 2, figsize=(10, 3.4 * len(tasks)), squeeze=False, layout="constrained"
+        len(tasks), 2, figsize=(12, 3.2 * len(tasks)), squeeze=False, layout="constrained"
     )
     rows = [
         "| task | method | at the end, each seed | IQM (95 % interval) | in the last quarter "
@@ -137,7 +137,7 @@ def main(name: Annotated[str, tyro.conf.Positional], task: str | None = None) ->
     ]
     for row, (each, curves) in zip(axes, tasks.items(), strict=True):
         draw(list(row), each, study, curves)
-        row[0].legend(frameon=False, fontsize=8, loc="upper left")
+        row[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
         largest = max(abs(run.values).max() for runs in curves.values() for run in runs)
         digits = 0 if largest >= 10 else 2
         for variant, runs in curves.items():
