@@ -114,10 +114,13 @@ def complete(command: list[str], folder: Path, kept: Path) -> bool:
     Returns:
         Whether it ended well.
     """
-    if not finished(folder):
+    # Beside the folder, for a study may have given its name another meaning since.
+    told, wanted = folder.with_suffix(".command.json"), json.dumps(command)
+    if not (finished(folder) and told.exists() and told.read_text() == wanted):
         shutil.rmtree(folder, ignore_errors=True)
         if not start(command, folder.with_suffix(".log")):
             return False
+        told.write_text(wanted)
     keep(folder, kept, command)
     return True
 
