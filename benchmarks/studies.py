@@ -204,7 +204,7 @@ PIXELS = Study(
             "Two stages from pixels, taught by a state MLP", "#E69F00", ("--preset", "quick")
         ),
         "blind": Variant(
-            "the same, images blackened", "#999999", ("--preset", "quick", "--env.blind")
+            "taught so, images blackened", "#999999", ("--preset", "quick", "--env.blind")
         ),
         "scratch": Variant(
             "Transformer from scratch on pixels",
@@ -212,7 +212,7 @@ PIXELS = Study(
             (*SCRATCH, "--online.replay-capacity", "20000"),
         ),
         "state-critic": Variant(
-            "the same, critics see the state",
+            "From scratch on pixels, critics see the state",
             "#CC79A7",
             (*SCRATCH, "--privileged", "critic", "--online.replay-capacity", "20000"),
         ),
