@@ -4,6 +4,7 @@ import copy
 import importlib
 import io
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -117,11 +118,11 @@ def goes_off(content: bytes, path: Path) -> bool:
 
 
 def run_config(accelerator: Any, algorithm: str = "sac", **fields) -> RunConfig:
-    """A tiny run on Pendulum-v1 with this accelerator, which learns if it can."""
-    learning = replace(tiny().accelerate, learn=True)
-    return tiny(
-        accelerator=str(accelerator), algorithm=algorithm, **{"accelerate": learning, **fields}
-    )
+    """A tiny run on Pendulum-v1 with this accelerator, which learns if its kind can."""
+    source = str(accelerator)
+    learns = source.startswith(("sb3:", "slipstream:")) and re.search("ppo|a2c", source) is None
+    accelerate = replace(tiny().accelerate, learn=learns)
+    return tiny(accelerator=source, algorithm=algorithm, **{"accelerate": accelerate, **fields})
 
 
 def with_gamma(config: RunConfig, gamma: float) -> RunConfig:

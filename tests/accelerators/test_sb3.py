@@ -128,8 +128,9 @@ def test_a_log_std_far_below_our_own_bound_is_kept(tmp_path):
 def test_other_activations(name, activation, tmp_path):
     settings = {**SETTINGS[name]["policy_kwargs"], "activation_fn": getattr(torch.nn, activation)}
     model = make_model(name, policy_kwargs=settings)
-    model.save(tmp_path / "model.zip")
-    brought = brought_from(tmp_path / "model.zip")
+    path = tmp_path / f"{name.lower()}.zip"
+    model.save(path)
+    brought = brought_from(path)
     obs = observations()
     theirs = scaled(model.predict(obs, deterministic=True)[0], model.action_space)
     np.testing.assert_allclose(our_actions(brought.actor, obs), theirs, atol=2e-5)
@@ -156,8 +157,9 @@ class Lopsided(gym.Env):
 @pytest.mark.parametrize("name", ["SAC", "TD3", "PPO"])
 def test_actions_are_rescaled_from_any_box(name, tmp_path):
     model = make_model(name, Lopsided())
-    model.save(tmp_path / "model.zip")
-    config = run_config(f"sb3:{tmp_path / 'model.zip'}", OURS[name], env_id=f"{__name__}:Lopsided")
+    path = tmp_path / f"{name.lower()}.zip"
+    model.save(path)
+    config = run_config(f"sb3:{path}", OURS[name], env_id=f"{__name__}:Lopsided")
     brought = bring(config, spec_of(config))
     assert brought is not None
     obs = observations(30, 4)
@@ -174,9 +176,10 @@ def vec_normalized(name, tmp_path, steps=300, **settings):
     unlearnt: dict[str, Any] = {"learning_starts": steps} if name == "SAC" else {}
     model = make_model(name, env, **unlearnt)
     model.learn(steps)
-    model.save(tmp_path / "model.zip")
+    path = tmp_path / f"{name.lower()}.zip"
+    model.save(path)
     env.save(str(tmp_path / "vecnormalize.pkl"))
-    return model, env, tmp_path / "model.zip"
+    return model, env, path
 
 
 @pytest.mark.parametrize("name", ["SAC", "PPO"])
@@ -209,7 +212,7 @@ def test_statistics_are_found_and_do_as_in_their_own_library(name, tmp_path):
 def test_statistics_lie_where_they_usually_do_or_are_named(tmp_path):
     _, _, path = vec_normalized("PPO", tmp_path, steps=32, norm_reward=False)
     last = tmp_path / "vecnormalize.pkl"
-    for place in ("model_vecnormalize.pkl", "model/vecnormalize.pkl", "vec_normalize.pkl", "mine"):
+    for place in ("ppo_vecnormalize.pkl", "ppo/vecnormalize.pkl", "vec_normalize.pkl", "mine"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         last = shutil.move(last, tmp_path / place)
         named = {"accelerator_normalize": str(last)} if place == "mine" else {}

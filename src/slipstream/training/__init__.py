@@ -33,10 +33,21 @@ def train(config: RunConfig, run_dir: Path | str | None = None, show_progress: b
             "id: slipstream.preset('default', 'Pendulum-v1')"
         )
     folder = _folder(config, run_dir)
-    trainer = Trainer(config, folder, show_progress=show_progress)
+    trainer = _built(config, folder, None, show_progress)
     describe_run(folder, to_dict(trainer.state.config))
     with held(folder):
         return trainer.run()
+
+
+def _built(config: RunConfig, folder: Path, source: Path | None, show_progress: bool) -> Trainer:
+    """What runs in a new folder, which is not left behind where the run cannot be built."""
+    was_there = folder.exists()
+    try:
+        return Trainer(config, folder, source, show_progress)
+    except BaseException:
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _folder(config: RunConfig, run_dir: Path | str | None) -> Path:
@@ -145,7 +156,7 @@ def branch(
             "checkpoint, or raise --total-steps"
         )
     folder = _folder(config, run_dir)
-    trainer = Trainer(config, folder, source, show_progress)
+    trainer = _built(config, folder, source, show_progress)
     describe_run(folder, to_dict(config))
     shutil.copy(run_of(source) / "metrics.jsonl", folder / "metrics.jsonl")
     shutil.copytree(source, folder / "checkpoints" / source.name)
