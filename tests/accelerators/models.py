@@ -4,7 +4,6 @@ import copy
 import importlib
 import io
 import pickle
-import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -120,7 +119,8 @@ def goes_off(content: bytes, path: Path) -> bool:
 def run_config(accelerator: Any, algorithm: str = "sac", **fields) -> RunConfig:
     """A tiny run on Pendulum-v1 with this accelerator, which learns if its kind can."""
     source = str(accelerator)
-    learns = source.startswith(("sb3:", "slipstream:")) and re.search("ppo|a2c", source) is None
+    scheme, _, place = source.partition(":")
+    learns = scheme in ("sb3", "slipstream") and Path(place).stem not in ("ppo", "a2c")
     accelerate = replace(tiny().accelerate, learn=learns)
     return tiny(accelerator=source, algorithm=algorithm, **{"accelerate": accelerate, **fields})
 

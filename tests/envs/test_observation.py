@@ -11,6 +11,7 @@ from slipstream.envs.observation import ObservationConfig, observe
 from slipstream.envs.probe import ProbeIdentity
 from slipstream.envs.recorder import EpisodeRecorder
 from slipstream.errors import SlipstreamError
+from tests.envs.counting import Counting
 from tests.envs.test_disturbances import Counter, make, play
 
 EVERYTHING = ObservationConfig("0-3,8", noise=0.1, drop=0.3, delay=2)
@@ -168,7 +169,7 @@ SEVERAL = gym.spaces.Dict(
 )
 
 
-class Several(gym.Env[Any, Any]):
+class Several(Counting):
     """Shows an image, a vector and what is privileged; all of them tell the step's number."""
 
     observation_space = SEVERAL
@@ -181,15 +182,6 @@ class Several(gym.Env[Any, Any]):
             "joints": np.array([t, 10, 20], np.float32),
             "privileged": np.array([t, -1], np.float32),
         }
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return self.show(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self.show(), 0.0, False, self.t == 4, {}
 
 
 def test_a_privileged_key_of_its_own_stays_as_it_is():

@@ -13,6 +13,7 @@ from slipstream.envs.pixels import RenderCameras, render_state, sim_state
 from slipstream.envs.registry import build
 from slipstream.envs.setup import EnvConfig, open_env, open_single
 from slipstream.errors import SlipstreamError
+from tests.envs.counting import Counting
 
 TASKS = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"]
 mujoco: Any = pytest.importorskip("mujoco")  # its type stubs lack most of it
@@ -258,22 +259,13 @@ def test_models_with_and_without_a_tracking_camera_are_seen(env_id):
     assert obs["rgb"].std() > 5
 
 
-class Painter(gym.Env[Any, Any]):
+class Painter(Counting):
     """Renders 4 x 6 pixels whose blocks of 2 x 3 have the step's number, plus 0, 20, 40 and 60."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     render_mode = "rgb_array"
     observation_space: gym.Space[Any] = gym.spaces.Discrete(3)
     action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return self.show(), {}
-
-    def step(self, action):
-        self.t += 1
-        return self.show(), 0.0, False, self.t == 4, {}
 
     def show(self) -> Any:
         return 0

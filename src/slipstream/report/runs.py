@@ -157,34 +157,45 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
         SlipstreamError: a folder does not exist, neither is a run nor holds one, or a run cannot be
             read.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
             raise SlipstreamError(f"no run folder at {folder}; `slipstream train` makes one")
         if (folder / "config.json").exists() or (folder / "metrics.jsonl").exists():
-            below = [folder]
+            runs = [load_run(folder)]
         else:
-            below = sorted(
-                path.parent for path in folder.rglob("metrics.jsonl") if path.stat().st_size
-            )
-        if not below:
+            below = sorted(path.parent for path in folder.rglob("metrics.jsonl"))
+            runs = [run for path in below if (run := _load(path)) is not None]
+        if not runs:
             raise SlipstreamError(
                 f"{folder} is no run and holds none that measured anything; give a folder such as "
                 "runs/<env>/<preset>/seed0-<time>"
             )
-        for path in below:
-            found.setdefault(path.resolve(), path)
+        for run in runs:
+            found.setdefault(run.path.resolve(), run)
     if not found:
         raise SlipstreamError("no run folder was given; name one, such as runs/<env>/<preset>")
-    return [load_run(path) for path in found.values()]
+    return list(found.values())
 
 
 def load_run(folder: Path) -> Run:
     """Reads one run folder; a torn last line (a killed run) is left out.
 
     Raises:
-        SlipstreamError: the folder is no run, or one of its files cannot be read.
+        SlipstreamError: the folder is no run, it measured nothing, or one of its files cannot be
+            read.
     """
+    run = _load(folder)
+    if run is None:
+        raise SlipstreamError(
+            f"{folder / 'metrics.jsonl'} is empty: the run measured nothing yet; let it train for "
+            "a while, or leave it out"
+        )
+    return run
+
+
+def _load(folder: Path) -> Run | None:
+    """As `load_run`, and None for a run that measured nothing."""
     for name in ("config.json", "metrics.jsonl"):
         if not (folder / name).is_file():
             raise SlipstreamError(
@@ -193,10 +204,7 @@ def load_run(folder: Path) -> Run:
             )
     lines = _read_lines(folder / "metrics.jsonl")
     if not lines:
-        raise SlipstreamError(
-            f"{folder / 'metrics.jsonl'} is empty: the run measured nothing yet; let it train for "
-            "a while, or leave it out"
-        )
+        return None
     versions = folder / "versions.json"
     return Run(
         path=folder,

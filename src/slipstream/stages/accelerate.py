@@ -29,9 +29,9 @@ class AccelerateConfig(Settings, section="accelerate"):
     replay_capacity: Annotated[int, Ge(2)] = 100_000
     """Rows of replay in stage 1."""
     learn: bool = False
-    """Let an accelerator that was brought along go on learning, if it can: an SB3 model of the
-    run's algorithm, or a Slipstream checkpoint with its critic. One that is good already may fall
-    at first, for its replay does not come along."""
+    """Let an accelerator that was brought along go on learning. Only an SB3 model of the run's
+    algorithm or a Slipstream checkpoint with its critic can. One that is good already may fall at
+    first, for its replay does not come along."""
     frozen_steps: NotNegative = 20_000
     """Env steps that an accelerator which stays as it is collects before the switch rule looks, in
     place of a later switch.earliest: nothing gets better by waiting but its critic."""
