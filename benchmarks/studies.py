@@ -59,8 +59,23 @@ LEARNING = Study(
 MEMORY = Study(
     "memory",
     {
-        f"{name}-v5-paper-mask": Task(f"{name}-v5", arguments=("--mask", "paper"))
-        for name in ("HalfCheetah", "Hopper", "Ant")
+        **{
+            f"{name}-v5-paper-mask": Task(f"{name}-v5", arguments=("--mask", "paper"))
+            for name in ("HalfCheetah", "Hopper", "Ant")
+        },
+        "Hopper-v5-paper-mask-100k": Task(
+            "Hopper-v5", total_steps=100_000, eval_every=10_000, arguments=("--mask", "paper")
+        ),
+        "Ant-v5-27-paper-mask-100k": Task(
+            "Ant-v5",
+            total_steps=100_000,
+            eval_every=10_000,
+            # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
+            arguments=(
+                *("--mask", "paper"),
+                *("--env.kwargs", "include_cfrc_ext_in_observation", "False"),
+            ),
+        ),
     },
     {
         "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
