@@ -6,7 +6,7 @@ import pytest
 
 from slipstream import rundir
 from slipstream.errors import SlipstreamError
-from slipstream.rundir import held, run_of
+from slipstream.rundir import check_free, held, run_of
 
 
 @pytest.fixture
@@ -42,3 +42,15 @@ def test_two_do_not_write_into_one_folder(tmp_path, monkeypatch):
         pass
     with held(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "videos", "checkpoints"])
+def test_what_another_run_kept_is_not_written_over(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(SlipstreamError, match=f"holds {name} already"):
+        check_free(tmp_path)
+
+
+def test_a_folder_with_the_log_of_the_terminal_is_free(tmp_path):
+    (tmp_path / "out.log").touch()
+    check_free(tmp_path)

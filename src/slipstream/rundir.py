@@ -18,6 +18,9 @@ from slipstream.errors import SlipstreamError
 LOCK_SECONDS = 10.0
 """How long a run waits for its folder: environments in processes of their own outlive a killed run
 by a moment, and its lock with them."""
+METRICS, FOLDERS = "metrics.jsonl", ("checkpoints", "tb", "videos")
+WRITTEN = (METRICS, *FOLDERS)
+"""What a run measures and keeps, beside its configuration and its versions."""
 PACKAGES = ("slipstream-rl", "torch", "gymnasium", "mujoco", "numpy")
 
 
@@ -42,17 +45,26 @@ def run_of(path: Path) -> Path:
     return path
 
 
-def describe_run(run_dir: Path, config: dict[str, Any]) -> None:
-    """Make the folder with `config.json` and `versions.json`.
-
-    Raises:
-        SlipstreamError: it holds a run already, or cannot be written.
-    """
+def check_free(run_dir: Path) -> None:
+    """Raise SlipstreamError where a folder holds a run already, or what a run would write over."""
     if (run_dir / "config.json").exists():
         raise SlipstreamError(
             f"{run_dir} already holds a run; go on with `slipstream resume {run_dir}` or choose "
             "another folder"
         )
+    if taken := [name for name in WRITTEN if (run_dir / name).exists()]:
+        raise SlipstreamError(
+            f"{run_dir} holds {', '.join(taken)} already, where a run would write its own; choose "
+            "another folder with --run-dir"
+        )
+
+
+def describe_run(run_dir: Path, config: dict[str, Any]) -> None:
+    """Make the folder with `config.json` and `versions.json`.
+
+    Raises:
+        SlipstreamError: it cannot be written.
+    """
     versions = {
         "slipstream" if name == "slipstream-rl" else name: _version(name) for name in PACKAGES
     }
@@ -91,8 +103,8 @@ def held(run_dir: Path) -> Iterator[None]:
 
 def forget(run_dir: Path) -> None:
     """Remove what a run measured and kept; its configuration stays."""
-    (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-    for name in ("checkpoints", "tb", "videos"):
+    (run_dir / METRICS).unlink(missing_ok=True)
+    for name in FOLDERS:
         shutil.rmtree(run_dir / name, ignore_errors=True)
 
 

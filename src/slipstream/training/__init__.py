@@ -9,7 +9,7 @@ from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, load, to_dict
 from slipstream.errors import SlipstreamError
 from slipstream.logs.logger import last_step
-from slipstream.rundir import describe_run, forget, held, new_run_dir, run_of
+from slipstream.rundir import check_free, describe_run, forget, held, new_run_dir, run_of
 from slipstream.training.trainer import Trainer
 
 
@@ -41,6 +41,7 @@ def train(config: RunConfig, run_dir: Path | str | None = None, show_progress: b
 
 def _built(config: RunConfig, folder: Path, source: Path | None, show_progress: bool) -> Trainer:
     """What runs in a new folder, which is not left behind where the run cannot be built."""
+    check_free(folder)
     was_there = folder.exists()
     try:
         return Trainer(config, folder, source, show_progress)
