@@ -56,27 +56,38 @@ LEARNING = Study(
 )
 """Full observations: does the transformer win by stage 1, and against whom?"""
 
+
+def _masked(
+    name: str, mask: str = "paper", *flags: str, steps: int = 40_000, every: int = 4_000
+) -> Task:
+    arguments = ("--mask", mask, *flags)
+    return Task(f"{name}-v5", total_steps=steps, eval_every=every, arguments=arguments)
+
+
+DIFFERENCES = "--env.differences"
+
 MEMORY = Study(
     "memory",
     {
+        **{f"{name}-v5-paper-mask": _masked(name) for name in ("HalfCheetah", "Hopper", "Ant")},
         **{
-            f"{name}-v5-paper-mask": Task(f"{name}-v5", arguments=("--mask", "paper"))
+            f"{name}-v5-paper-mask-differences": _masked(name, "paper", DIFFERENCES)
             for name in ("HalfCheetah", "Hopper", "Ant")
         },
         # Of HalfCheetah the paper's mask leaves half of the velocities; this one none.
-        "HalfCheetah-v5-positions": Task("HalfCheetah-v5", arguments=("--mask", "positions")),
-        "Hopper-v5-paper-mask-100k": Task(
-            "Hopper-v5", total_steps=100_000, eval_every=10_000, arguments=("--mask", "paper")
+        "HalfCheetah-v5-positions": _masked("HalfCheetah", "positions"),
+        "HalfCheetah-v5-positions-differences": _masked("HalfCheetah", "positions", DIFFERENCES),
+        "Hopper-v5-paper-mask-100k": _masked("Hopper", steps=100_000, every=10_000),
+        "Hopper-v5-paper-mask-100k-differences": _masked(
+            "Hopper", "paper", DIFFERENCES, steps=100_000, every=10_000
         ),
-        "Ant-v5-27-paper-mask-100k": Task(
-            "Ant-v5",
-            total_steps=100_000,
-            eval_every=10_000,
-            # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
-            arguments=(
-                *("--mask", "paper"),
-                *("--env.kwargs", "include_cfrc_ext_in_observation", "False"),
-            ),
+        # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
+        "Ant-v5-27-paper-mask-100k": _masked(
+            "Ant",
+            "paper",
+            *("--env.kwargs", "include_cfrc_ext_in_observation", "False"),
+            steps=100_000,
+            every=10_000,
         ),
     },
     {

@@ -15,6 +15,23 @@ SIM_STATE = "sim_state"
 PREVIOUS = ("prev_action", "prev_reward")
 """The observation keys of what came before: the adapter's, not the environment's."""
 
+_DIFFERENCE = ".difference"
+
+
+def difference_key(key: str) -> str:
+    """The observation key of by how much a vector changed since the last step."""
+    return key + _DIFFERENCE
+
+
+def is_difference(key: str) -> bool:
+    """Whether an observation key is that of a difference."""
+    return key.endswith(_DIFFERENCE)
+
+
+def is_added(key: str) -> bool:
+    """Whether an observation key is the adapter's, not the environment's."""
+    return key in PREVIOUS or is_difference(key)
+
 
 @dataclass(frozen=True)
 class ArraySpec:

@@ -22,7 +22,7 @@ from slipstream.checkpoint.tree import load_tree
 from slipstream.config import EnvConfig, RunConfig, strict_converter
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
-from slipstream.networks.inputs import Normalizer, module_name
+from slipstream.networks.inputs import CLIP, module_name
 from slipstream.policies.policy import Policy, load_policy
 from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import Brought
@@ -140,7 +140,7 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
 
 def _clip(env: EnvConfig) -> float | None:
     """The bound of normalized observations; None where they are as they are."""
-    return Normalizer(1).clip if env.normalize_obs else None
+    return CLIP if env.normalize_obs else None
 
 
 def _same_encoders(actor: Mapping[str, Tensor], critic: Mapping[str, Tensor]) -> bool:

@@ -18,7 +18,7 @@ from slipstream.checkpoint.tree import load_tree
 from slipstream.config import RunConfig
 from slipstream.envs.spaces import observation_spec, to_obs
 from slipstream.errors import SlipstreamError
-from slipstream.networks.inputs import Normalizer
+from slipstream.networks.inputs import CLIP, Normalizer
 from slipstream.policies.policy import load_policy
 from slipstream.replay.episodes import Episodes, read_replay
 from slipstream.spec import PRIVILEGED, ArraySpec, EnvSpec
@@ -124,7 +124,7 @@ def _bring(about: str, episodes: Episodes, config: RunConfig, spec: EnvSpec) -> 
         keys=keys,
         output=output,
         std=std,
-        clip=Normalizer(1).clip if config.env.normalize_obs else None,
+        clip=CLIP if config.env.normalize_obs else None,
         networks=config.built_networks,
         data_rows=episodes.capacity(config.env.num_envs),
     )

@@ -11,10 +11,9 @@ from slipstream.accelerators.recipe import Output
 from slipstream.config import EnvConfig, RunConfig
 from slipstream.envs.observation import ObservationConfig
 from slipstream.errors import SlipstreamError
-from slipstream.spec import PREVIOUS, PRIVILEGED, EnvSpec
+from slipstream.spec import PRIVILEGED, EnvSpec, is_added
 from slipstream.stages.learners import algorithm_class
 
-_OWN_KEYS = (PRIVILEGED, *PREVIOUS)
 Kind = Literal["a policy", "data"]
 _MADE: dict[Kind, str] = {"a policy": "trained", "data": "recorded"}
 _NAMES = {"sac": "SAC", "td3": "TD3"}
@@ -28,7 +27,7 @@ def observation_key(about: str, config: RunConfig, spec: EnvSpec) -> str:
     """
     if "accelerator" in config.privileged:
         return PRIVILEGED
-    keys = [key for key in spec.obs if key not in _OWN_KEYS]
+    keys = [key for key in spec.obs if key != PRIVILEGED and not is_added(key)]
     if len(keys) == 1 and len(spec.obs[keys[0]].shape) == 1:
         return keys[0]
     shapes = {key: spec.obs[key].shape for key in keys}
@@ -112,7 +111,7 @@ def check_view(
             f"{config.env.kwargs}; use the same, or say --accelerate.no-check-env if they are alike"
         )
     for key, here in keys.items():
-        if key in PREVIOUS:
+        if is_added(key):
             continue
         clean = ObservationConfig()
         was = clean if key == PRIVILEGED else there.observe

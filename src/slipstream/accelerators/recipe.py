@@ -1,7 +1,7 @@
 """What an accelerator that was brought along is built from, once and again at each resume."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ from slipstream.accelerators.frozen import (
     SpreadHead,
 )
 from slipstream.config import strict_converter
-from slipstream.networks import Actor, NetworksConfig, Normalizer, build_backbone, build_critic
+from slipstream.networks import Actor, NetworksConfig, build_backbone, build_critic
 from slipstream.networks.heads import HEADS
-from slipstream.networks.inputs import Inputs
+from slipstream.networks.inputs import Inputs, normalizers_of
 from slipstream.spec import EnvSpec
 from slipstream.stages.accelerate import Brought
 from slipstream.stages.learners import frozen_copy
@@ -100,7 +100,7 @@ def assemble(
     Raises:
         RuntimeError: the weights do not fit the recipe.
     """
-    normalizers = _normalizers(spec, recipe.keys, recipe.clip)
+    normalizers = normalizers_of(spec.obs, recipe.keys, recipe.clip)
     inputs = Inputs(spec.obs, recipe.keys, normalizers, recipe.networks.cnn)
     if call is not None:
         backbone = CalledPolicy(call, recipe.about, spec)
@@ -110,7 +110,7 @@ def assemble(
     critic = critic_target = None
     if recipe.critic_keys is not None:
         shared = normalizers if recipe.critic_clip == recipe.clip else {}
-        normalizers = _normalizers(spec, recipe.critic_keys, recipe.critic_clip) | shared
+        normalizers = normalizers_of(spec.obs, recipe.critic_keys, recipe.critic_clip) | shared
         critic = build_critic(
             spec, recipe.critic_keys, recipe.networks, recipe.critic_layer_norm, normalizers
         ).to(device)
@@ -143,13 +143,6 @@ def assemble(
 def read_recipe(kept: Mapping[str, Any]) -> Recipe:
     """The recipe in what `assemble` kept of it."""
     return strict_converter().structure(kept["recipe"], Recipe)
-
-
-def _normalizers(spec: EnvSpec, keys: Sequence[str], clip: float | None) -> dict[str, Normalizer]:
-    if clip is None:
-        return {}
-    vectors = [key for key in keys if len(spec.obs[key].shape) == 1]
-    return {key: Normalizer(spec.obs[key].size, clip) for key in vectors}
 
 
 def _head(recipe: Recipe, feature_size: int, spec: EnvSpec) -> nn.Module:

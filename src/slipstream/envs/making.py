@@ -20,6 +20,7 @@ def make_env(
     env_kwargs: Mapping[str, Any] | None = None,
     prev_action: bool = False,
     prev_reward: bool = False,
+    differences: bool = False,
     context: str | None = None,
 ) -> VecEnv:
     """Make a vectorised environment.
@@ -36,6 +37,7 @@ def make_env(
             among them.
         prev_action: show each environment's previous action (see `VecEnv`).
         prev_reward: show its previous reward.
+        differences: show by how much its vectors changed since the last step.
         context: how processes are started, a method of `multiprocessing`; None takes its default.
 
     Raises:
@@ -48,7 +50,13 @@ def make_env(
                 "num_envs out"
             )
         device = getattr(env, "device", None)
-        return VecEnv(env, device=device, prev_action=prev_action, prev_reward=prev_reward)
+        return VecEnv(
+            env,
+            device=device,
+            prev_action=prev_action,
+            prev_reward=prev_reward,
+            differences=differences,
+        )
     factories = env_factories(env, num_envs, env_kwargs or {})
     # SAME_STEP: no call is spent on a reset. No copies there: the adapter makes its own.
     vector_class = partial(AsyncVectorEnv, context=context) if parallel else SyncVectorEnv
@@ -61,4 +69,5 @@ def make_env(
         recorded=True,
         prev_action=prev_action,
         prev_reward=prev_reward,
+        differences=differences,
     )

@@ -73,6 +73,10 @@ class EnvConfig(Settings, section="env"):
     """Show the policy its previous action, too (zeros at an episode's start)."""
     prev_reward: bool = False
     """Show the policy the previous reward, too (zero at an episode's start)."""
+    differences: bool = False
+    """Show every network that sees what the policy sees by how much each vector changed since the
+    last step, too (zeros at an episode's start), normalized: velocities, where only positions are
+    seen."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for settings that exclude each other."""
@@ -99,6 +103,15 @@ class EnvConfig(Settings, section="env"):
                 f"env.observe.noise, drop and delay are not made on a GPU, but env.physics is "
                 f"{self.physics}; leave them out, or use --env.physics cpu"
             )
+
+    @property
+    def added(self) -> dict[str, bool]:
+        """What observations are added, as `make_env` takes it."""
+        return {
+            "prev_action": self.prev_action,
+            "prev_reward": self.prev_reward,
+            "differences": self.differences,
+        }
 
     @property
     def parts(self) -> frozenset[str]:
@@ -133,7 +146,7 @@ def open_env(
     """
     if config.physics != "cpu":
         batch = _open_batch(env_id, config, num_envs, privileged, evaluation)
-        return make_env(batch, prev_action=config.prev_action, prev_reward=config.prev_reward)
+        return make_env(batch, **config.added)
     make = partial(open_single, resolve_id(env_id), config, privileged, evaluation, on_demand)
     # A process that is forked after images were rendered could not render any.
     fork = config.obs == "state" and not is_maniskill(env_id)
@@ -141,9 +154,8 @@ def open_env(
         make,
         num_envs=num_envs,
         parallel=parallel,
-        prev_action=config.prev_action,
-        prev_reward=config.prev_reward,
         context=None if fork else "forkserver",
+        **config.added,
     )
 
 
@@ -165,14 +177,14 @@ def open_filmed(
     if config.physics != "cpu":
         batch = _open_batch(env_id, config, 1, privileged, evaluation=True, view_size=size)
         filmed = FilmedBatch(batch, show)
-        return make_env(filmed, prev_action=config.prev_action, prev_reward=config.prev_reward)
+        return make_env(filmed, **config.added)
 
     def make() -> gym.Env[Any, Any]:
         env = open_single(resolve_id(env_id), config, privileged, evaluation=True, view_size=size)
         camera = None if isinstance(env.unwrapped, ManiSkillEnv) else config.camera
         return FilmedEnv(env, show, size, camera)
 
-    return make_env(make, prev_action=config.prev_action, prev_reward=config.prev_reward)
+    return make_env(make, **config.added)
 
 
 def _open_batch(

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from slipstream.errors import SlipstreamError
-from slipstream.spec import PREVIOUS, SIM_STATE, ArraySpec
+from slipstream.spec import SIM_STATE, ArraySpec, is_added
 
 _SMALLEST, _CHANNELS = 8, (1, 3, 4)  # rows and columns of what looks like an image
 _UNBOUNDED = 1e30  # bounds beyond this, such as float32's largest number, are none
@@ -31,7 +31,7 @@ def observation_spec(space: gym.Space[Any], env_id: str) -> dict[str, ArraySpec]
     """
     if isinstance(space, gym.spaces.Dict) and space.spaces:
         for key in space.spaces:
-            if key in ("", *PREVIOUS):
+            if not key or is_added(str(key)):
                 raise taken_key(env_id, key)
         specs = {
             str(key): _array_spec(part, f"{env_id} (key {key!r})")

@@ -16,7 +16,7 @@ from slipstream.envs.autoreset import (
     success_flags,
 )
 from slipstream.envs.finite import check_reward, refuse_obs
-from slipstream.envs.previous import Previous
+from slipstream.envs.previous import Previous, comparable
 from slipstream.envs.running_episodes import RunningEpisodes
 from slipstream.envs.spaces import ActionScale, observation_spec, stack_obs, to_numpy
 from slipstream.envs.step_result import Episode, StepResult
@@ -61,6 +61,7 @@ class VecEnv:
         device: Any = None,
         prev_action: bool = False,
         prev_reward: bool = False,
+        differences: bool = False,
     ) -> None:
         """Wrap a vector environment; see `make_env` to build one that can be restored exactly.
 
@@ -72,6 +73,8 @@ class VecEnv:
                 can be saved and restored.
             prev_action: add the key "prev_action" (N, A), in [-1, 1]; zeros at an episode's start.
             prev_reward: add the key "prev_reward" (N, 1); zero at an episode's start.
+            differences: add to each vector "state" (N, n) that the policy sees "state.difference"
+                (N, n), by how much it changed since the last step; zeros at an episode's start.
 
         Raises:
             SlipstreamError: a space or auto-reset mode that is not supported.
@@ -85,7 +88,8 @@ class VecEnv:
         self._arrays = _arrays(self._action_scale, device)
         low, high = self._action_scale.low.tolist(), self._action_scale.high.tolist()
         action_dim = len(low) if prev_action else None
-        self._previous = Previous(self._arrays, self.num_envs, action_dim, prev_reward)
+        compared = comparable(self._shown) if differences else {}
+        self._previous = Previous(self._arrays, self.num_envs, action_dim, prev_reward, compared)
         obs_spec = {**self._shown, **self._previous.spec}
         self.spec = EnvSpec(name, obs_spec, tuple(low), tuple(high), max_episode_steps)
         self.spec_rendered = self._rendered_spec()
@@ -168,7 +172,7 @@ class VecEnv:
                 obs = self._arrays.merged(next_obs, self._arrays.obs(first, self._shown), done)
                 self._check_obs(obs, first=done)
         if self._previous.spec:
-            self._previous.keep(action, reward)
+            self._previous.keep(action, reward, self.current_obs, next_obs)
             self._previous.add_to(next_obs, ~acted)
             self._previous.add_to(obs, started)
         succeeded = None

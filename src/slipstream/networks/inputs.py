@@ -1,7 +1,7 @@
 """From observations to one vector a frame: the part of a network that knows observation keys."""
 
 import copy
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from urllib.parse import unquote
 
 import torch
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from slipstream.batch import Obs
 from slipstream.errors import SlipstreamError
 from slipstream.networks.cnn import CNN, CNNConfig
-from slipstream.spec import ArraySpec
+from slipstream.spec import ArraySpec, is_difference
 
 OWN, TARGET, FROZEN = "embedding", "target_embedding", "frozen_embedding"
 """Whose embedding of an image: the networks' that learn, their targets', or that of a policy whose
 encoder is frozen beside critics whose own learns on."""
+CLIP = 10.0
+"""Bound of normalized observations, in standard deviations."""
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 
 
@@ -30,7 +32,7 @@ class Normalizer(nn.Module):
     var: Tensor
     count: Tensor
 
-    def __init__(self, size: int, clip: float = 10.0) -> None:
+    def __init__(self, size: int, clip: float = CLIP) -> None:
         super().__init__()
         self.clip = clip
         self.register_buffer("mean", torch.zeros(size))
@@ -52,6 +54,26 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) -> (..., size), zero mean and unit variance, clipped."""
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-self.clip, self.clip)
+
+
+def normalizers_of(
+    obs_spec: Mapping[str, ArraySpec], keys: Iterable[str], clip: float | None
+) -> dict[str, Normalizer]:
+    """The normalizers of what networks read, by key.
+
+    Args:
+        obs_spec: observation key -> its shape.
+        keys: what is read.
+        clip: bound of the normalized vectors; None to leave them as they are. Differences are
+            normalized all the same: beside the values, many times as large, networks learn
+            nothing from them (docs/partial-observability.md has the figures).
+    """
+    vectors = [key for key in keys if len(obs_spec[key].shape) == 1]
+    return {
+        key: Normalizer(obs_spec[key].size, CLIP if clip is None else clip)
+        for key in vectors
+        if clip is not None or is_difference(key)
+    }
 
 
 class ByKey(nn.ModuleDict):

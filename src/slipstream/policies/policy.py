@@ -23,7 +23,8 @@ from slipstream.envs.setup import EnvConfig, open_env, open_filmed
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.judging.evaluation import Evaluation, evaluate
-from slipstream.networks import Actor, NetworksConfig, Normalizer, build_actor
+from slipstream.networks import Actor, NetworksConfig, build_actor
+from slipstream.networks.inputs import CLIP, normalizers_of
 from slipstream.networks.memory import Carry, reset_carry
 from slipstream.policies.step import Observation, PolicyStep
 from slipstream.spec import PRIVILEGED, EnvSpec
@@ -235,13 +236,7 @@ def load_policy(path: Path | str, checkpoint: LinkName = "last") -> Policy:
         spec = converter.structure(described["spec"], EnvSpec)
         env = converter.structure(described["env"], EnvConfig)
         networks = converter.structure(described["networks"], NetworksConfig)
-        normalizers: dict[str, Normalizer] = {}
-        if env.normalize_obs:
-            normalizers = {
-                key: Normalizer(value.size)
-                for key, value in spec.obs.items()
-                if len(value.shape) == 1
-            }
+        normalizers = normalizers_of(spec.obs, spec.obs, CLIP if env.normalize_obs else None)
         actor = build_actor(
             described["kind"], described["head"], spec, tuple(spec.obs), networks, normalizers
         )

@@ -12,9 +12,9 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor
 from slipstream.networks.heads import SquashedGaussian
 from slipstream.networks.memory import Carry
-from slipstream.spec import ArraySpec, EnvSpec
+from slipstream.spec import ArraySpec, EnvSpec, difference_key
 
-PREV_ACTION = "prev_action"
+PREV_ACTION, STARTED = "prev_action", "started"
 
 Observation = ArrayLike | Mapping[str, ArrayLike]
 """(*) of one environment or (N, *) of several; a dict of such where a policy reads several keys."""
@@ -24,7 +24,8 @@ class PolicyStep(nn.Module):
     """`Actor.step` with nothing left to do around it; pure, so that it can be traced.
 
     Actions come out rescaled to the environment's bounds, and a policy that reads its previous
-    action remembers it in the carry, so that whoever runs it shows observations alone.
+    action, or by how much an observation changed, remembers in the carry what that takes, so that
+    whoever runs it shows observations alone.
 
     Attributes:
         obs_spec: observation key -> its shape, for the keys that it has to be shown.
@@ -44,7 +45,9 @@ class PolicyStep(nn.Module):
         self.spec = spec
         keys = actor.inputs.keys
         self.remembers_action = PREV_ACTION in keys
-        self.obs_spec = {key: spec.obs[key] for key in keys if key != PREV_ACTION}
+        self.compared = tuple(key for key in keys if difference_key(key) in keys)
+        remembered = {PREV_ACTION, *map(difference_key, self.compared)}
+        self.obs_spec = {key: spec.obs[key] for key in keys if key not in remembered}
         low, high = _within(spec.action_low, np.inf), _within(spec.action_high, -np.inf)
         bounds = {"low": low, "high": high, "centre": (low + high) / 2, "scale": (high - low) / 2}
         for name, value in bounds.items():
@@ -56,6 +59,10 @@ class PolicyStep(nn.Module):
         carry = self.actor.initial_carry(num_envs)
         if self.remembers_action:
             carry[PREV_ACTION] = self.low.new_zeros(num_envs, len(self.low))
+        for key in self.compared:
+            carry[_last(key)] = self.low.new_zeros(num_envs, self.spec.obs[key].size)
+        if self.compared:
+            carry[STARTED] = self.low.new_zeros(num_envs, 1)
         return carry
 
     def forward(
@@ -63,14 +70,19 @@ class PolicyStep(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Obs key -> (N, *) -> the action (N, A) in the environment's units, and the next carry.
 
-        Where an observation holds the previous action, that one counts, not the remembered one.
+        Where an observation holds the previous action, or a difference, that one counts, not what
+        is remembered.
         `deterministic=False` samples from a policy that is a distribution.
         """
         carry = dict(carry)
         remembered = carry.pop(PREV_ACTION, None)
         if remembered is not None:
             obs = {PREV_ACTION: remembered, **obs}
-        output, carry = self.actor.step(obs, carry)
+        last = {key: carry.pop(_last(key)) for key in self.compared}
+        # Zero at an episode's start, where nothing has changed.
+        started = carry.pop(STARTED, None)
+        changes = {difference_key(key): (obs[key] - last[key]) * started for key in last}
+        output, carry = self.actor.step({**changes, **obs}, carry)
         if isinstance(output, SquashedGaussian) and not deterministic:
             action = output.sample()
         else:
@@ -78,6 +90,10 @@ class PolicyStep(nn.Module):
         carry = dict(carry)
         if remembered is not None:
             carry[PREV_ACTION] = action
+        for key in last:
+            carry[_last(key)] = obs[key]
+        if started is not None:
+            carry[STARTED] = torch.ones_like(started)
         # Clipped last: rounding may step over a bound.
         rescaled = torch.addcmul(self.centre, action, self.scale)
         return torch.clamp(rescaled, self.low, self.high), carry
@@ -118,6 +134,11 @@ class PolicyStep(nn.Module):
         device = self.low.device
         tensors = {key: torch.from_numpy(value).to(device) for key, value in arrays.items()}
         return tensors, None in rows.values()
+
+
+def _last(key: str) -> str:
+    """What the carry calls the last observation of a key."""
+    return f"last_{key}"
 
 
 def _rows(

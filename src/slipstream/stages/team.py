@@ -12,12 +12,12 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks import (
     Actor,
     NetworksConfig,
-    Normalizer,
     build_actor,
     build_critic,
     common_context,
     common_loss_steps,
 )
+from slipstream.networks.inputs import CLIP, normalizers_of
 from slipstream.replay import Placement, ReplayBuffer
 from slipstream.replay.episodes import Episodes, fill
 from slipstream.replay.placement import describe
@@ -99,13 +99,8 @@ class Team:
         self.stored = stored or spec
         self._extra_env = SingleEnv(make_env)
         self.brought = brought
-        self.normalizers: dict[str, Normalizer] = {}
-        if config.normalize_obs:
-            self.normalizers = {
-                key: Normalizer(value.size).to(config.device)
-                for key, value in spec.obs.items()
-                if len(value.shape) == 1
-            }
+        normalizers = normalizers_of(spec.obs, spec.obs, CLIP if config.normalize_obs else None)
+        self.normalizers = {key: each.to(config.device) for key, each in normalizers.items()}
         self.actors: dict[str, Actor] = {
             name: brought.actor
             if name == "accelerator" and brought is not None
