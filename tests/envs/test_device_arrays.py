@@ -77,17 +77,23 @@ def test_evaluation_leaves_them_where_they_are(device):
 
 
 def test_previous_actions_and_rewards_are_shown():
-    env, inner = counter(prev_action=True, prev_reward=True)
-    assert not env.reset()["prev_action"].any()
+    env, inner = counter(prev_action=True, prev_reward=True, differences=True)
+    first = env.reset()
+    assert not first["prev_action"].any() and not first["state.difference"].any()
+    before = first["state"].clone()
     action = torch.tensor([[0.5, -2.0], [0.0, 0.0], [-0.25, 1.0]])
     result = env.step(action)
     assert torch.equal(result.obs["prev_action"], action.clamp(-1, 1))
     assert torch.allclose(inner.taken[0], torch.tensor([[2, 0], [1, 0.25], [0.5, 0.5]]))
     assert result.obs["prev_reward"][:, 0].tolist() == [2, 1.25, 1]
+    assert torch.equal(result.obs["state.difference"], result.obs["state"] - before)
+    assert result.obs["state.difference"].any(1).all()
     result = env.step(action)  # the first episode ends
     assert result.started.tolist() == [True, False, False]
     assert result.next_obs["prev_action"][0].tolist() == [0.5, -1]
     assert not result.obs["prev_action"][0].any() and not result.obs["prev_reward"][0].any()
+    assert not result.obs["state.difference"][0].any()
+    assert result.next_obs["state.difference"].any(1).all()
     assert torch.equal(result.obs["prev_action"][1:], action[1:])
 
 

@@ -46,6 +46,7 @@ BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
             "the key 'prev_action', which has a meaning",
         ),
         (gym.spaces.Dict(prev_reward=BOX), BOX, "the key 'prev_reward'"),
+        (gym.spaces.Dict({"a.difference": BOX}), BOX, "the key 'a.difference'"),
         (gym.spaces.Dict(sim_state=BOX), BOX, "the key 'sim_state'"),
         (
             gym.spaces.Box(0, 1, (64, 64, 3)),

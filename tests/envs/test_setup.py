@@ -7,7 +7,7 @@ from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env
 from slipstream.errors import SlipstreamError
 
-PREVIOUS = EnvConfig(prev_action=True, prev_reward=True, max_episode_steps=4)
+PREVIOUS = EnvConfig(prev_action=True, prev_reward=True, differences=True, max_episode_steps=4)
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -54,6 +54,29 @@ def test_previous_action_and_reward_are_those_of_the_step_before():
             np.testing.assert_array_equal(result.obs["prev_action"], [[0.5], [-1.0]])
         else:  # an episode ended: its last observation knows, the next one's first does not
             assert not result.obs["prev_action"].any() and not result.obs["prev_reward"].any()
+
+
+def test_differences_are_those_to_what_was_seen_a_step_before():
+    config = EnvConfig(observe=ObservationConfig(mask="0,2"), differences=True, max_episode_steps=3)
+    env = open_env("Pendulum-v1", config, 2, privileged=True)
+    assert {key: value.shape for key, value in env.spec.obs.items()} == {
+        "state": (2,),
+        "privileged": (3,),
+        "state.difference": (2,),
+    }
+    obs, result = env.reset(7), None
+    assert not obs["state.difference"].any()
+    for t in range(1, 5):
+        before = env.current_obs["state"].copy()
+        result = env.step(np.full((2, 1), 0.3, np.float32))
+        change = result.next_obs["state.difference"]
+        assert change.all() and change.dtype == np.float32
+        np.testing.assert_array_equal(change, result.next_obs["state"] - before)
+        if t == 3:  # a new episode has begun
+            assert not result.obs["state.difference"].any()
+        else:
+            np.testing.assert_array_equal(result.obs["state.difference"], change)
+    env.close()
 
 
 def test_what_came_before_is_restored():

@@ -5,7 +5,7 @@ import torch
 from slipstream.errors import SlipstreamError
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer
 from slipstream.networks.cnn import CNNConfig
-from slipstream.networks.inputs import ByKey, Inputs
+from slipstream.networks.inputs import ByKey, Inputs, normalizers_of
 from slipstream.networks.mlp import MLPConfig
 from slipstream.spec import ArraySpec, EnvSpec
 from tests.networks.policies import actor_of
@@ -101,3 +101,14 @@ def test_an_image_too_small_is_refused():
 def test_impossible_encoders_are_refused(fields):
     with pytest.raises(SlipstreamError, match=next(iter(fields))):
         CNNConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("clip", "normalized"),
+    [(None, {"state.difference": 10.0}), (5.0, {"state": 5.0, "state.difference": 5.0})],
+)
+def test_differences_are_always_normalized(clip, normalized):
+    shapes = {"rgb": (8, 8, 3), "state": (2,), "state.difference": (2,), "unread": (4,)}
+    spec = {key: ArraySpec(shape) for key, shape in shapes.items()}
+    found = normalizers_of(spec, ("rgb", "state", "state.difference"), clip)
+    assert {key: each.clip for key, each in found.items()} == normalized

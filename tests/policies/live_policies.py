@@ -10,6 +10,7 @@ from slipstream.envs.observation import ObservationConfig
 from slipstream.envs.setup import EnvConfig, open_env
 from slipstream.networks import BACKBONES, NetworksConfig, Normalizer, build_actor
 from slipstream.networks.cnn import CNNConfig
+from slipstream.networks.inputs import CLIP, normalizers_of
 from slipstream.networks.mlp import MLPConfig
 from slipstream.networks.recurrent import RecurrentConfig
 from slipstream.networks.transformer import TransformerConfig
@@ -42,6 +43,13 @@ NAMED = {
         True,
         _transformer(context_length=3, position="rotary", gate="gru"),
         EnvConfig(prev_action=True, prev_reward=True),
+    ),
+    "lstm-differences": Kind(
+        "lstm",
+        "sac",
+        False,
+        NetworksConfig(recurrent=RecurrentConfig(8, 8)),
+        EnvConfig(observe=ObservationConfig(mask="0-1"), differences=True, prev_action=True),
     ),
     "transformer-masked": Kind(
         "transformer",
@@ -99,13 +107,10 @@ def live(
     opened.close()
     spec = opened.spec
     torch.manual_seed(0)
-    normalizers = {}
-    if kind.normalize:
-        vectors = {key: value for key, value in spec.obs.items() if len(value.shape) == 1}
-        normalizers = {key: Normalizer(value.size) for key, value in vectors.items()}
-        for normalizer in normalizers.values():
-            size = len(normalizer.mean)
-            normalizer.observe(torch.randn(50, size) * (1 + torch.arange(size)) + 1)
+    normalizers = normalizers_of(spec.obs, spec.obs, CLIP if kind.normalize else None)
+    for normalizer in normalizers.values():
+        size = len(normalizer.mean)
+        normalizer.observe(torch.randn(50, size) * (1 + torch.arange(size)) + 1)
     head = algorithm_class(kind.algorithm).head
     actor = build_actor(kind.kind, head, spec, tuple(spec.obs), kind.networks, normalizers)
     with torch.no_grad():

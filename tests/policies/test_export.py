@@ -55,7 +55,7 @@ def largest_difference(policy: Policy, act: Any, reset: Any, num_envs: int) -> f
     for episode in range(2):
         ended = False
         while not ended:
-            action, carry = policy.step({k: v for k, v in obs.items() if k != "prev_action"}, carry)
+            action, carry = policy.step({key: obs[key] for key in policy.module.obs_spec}, carry)
             worst = max(worst, float(np.abs((act(obs) - action) / half_range).max()))
             result = env.step(action / half_range)
             obs, ended = result.obs, bool(result.truncated.all())

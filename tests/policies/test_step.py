@@ -32,7 +32,7 @@ def test_steps_of_numpy_equal_those_of_the_actor(name):
     carry, inner = policy.initial_carry(3), policy.actor.initial_carry(3)
     for _ in range(12):
         output, inner = policy.actor.step(to_tensors(obs, torch.device("cpu")), inner)
-        shown = {key: value for key, value in obs.items() if key != "prev_action"}
+        shown = {key: obs[key] for key in policy.module.obs_spec}
         action, carry = policy.step(shown if len(shown) > 1 else shown["state"], carry)
         assert action.shape == (3, 1) and action.dtype == np.float32
         np.testing.assert_allclose(action, 2 * output.mode.numpy(), rtol=0, atol=1e-6)
@@ -74,6 +74,20 @@ def test_the_carry_knows_the_previous_action():
     np.testing.assert_allclose(told, second, atol=1e-6)
     other, _ = policy.step({**obs, "prev_action": np.array([0.9])}, carry)
     assert abs(other - second).max() > 1e-3  # what is shown counts, not what is remembered
+
+
+def test_the_carry_knows_the_last_observation():
+    policy = live("lstm-differences")
+    one, two = np.array([0.5, -1.0]), np.array([1.5, -1.5])
+    carry = policy.initial_carry()
+    first, carry = policy.step(one, carry)
+    still, _ = policy.step({"state": one, "state.difference": np.zeros(2)}, policy.initial_carry())
+    np.testing.assert_array_equal(first, still)  # nothing has changed at an episode's start
+    second, _ = policy.step(two, carry)
+    told, _ = policy.step({"state": two, "state.difference": two - one}, carry)
+    np.testing.assert_allclose(told, second, atol=1e-6)
+    other, _ = policy.step({"state": two, "state.difference": np.zeros(2)}, carry)
+    assert abs(other - second).max() > 1e-3
 
 
 def test_a_carry_that_was_handed_in_can_be_used_again():

@@ -132,6 +132,26 @@ def test_what_nobody_may_read_is_said_once(tmp_path, capsys):
     assert list(load_policy(tmp_path / "run").spec.obs) == ["state"]
 
 
+def test_differences_are_normalized_for_whoever_sees_what_the_policy_sees(tmp_path):
+    env = replace(HIDDEN, normalize_obs=False, differences=True)
+    config = tiny(env=env, privileged=("accelerator",), total_steps=120)
+    run_dir = train(config, tmp_path / "run", show_progress=False)
+    networks = load_tree(resolve(run_dir) / "training_state")["team"]["networks"]
+    for name, keys in (
+        ("transformer", {"state%2Edifference"}),
+        ("critic", {"state%2Edifference"}),
+        ("accelerator", set()),
+    ):
+        normalized = {key.split(".")[2] for key in networks[name] if ".normalizers." in key}
+        assert normalized == keys, name
+    policy = load_policy(run_dir)
+    assert list(policy.spec.obs) == ["state", "state.difference"]
+    found = policy.actor.inputs.normalizers["state.difference"].state_dict()
+    assert found["count"] > 100 and (found["var"] < 0.1).all()
+    goes_on = replace(config, accelerator=f"slipstream:{run_dir}", privileged=(), total_steps=60)
+    train(goes_on, tmp_path / "further", show_progress=False)
+
+
 def test_the_imitation_gap_is_logged(tmp_path):
     run_dir = train(tiny(env=HIDDEN, privileged=("accelerator",)), tmp_path, show_progress=False)
     assert any("clone/burst_end_error" in line for line in lines(run_dir))

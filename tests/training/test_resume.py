@@ -50,6 +50,7 @@ CONFIGS = {
             observe=ObservationConfig(mask="0,1", noise=0.1, drop=0.2, delay=1),
             prev_action=True,
             prev_reward=True,
+            differences=True,
             max_episode_steps=20,
         ),
         accelerator="lstm",

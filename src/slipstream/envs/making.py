@@ -3,13 +3,21 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from slipstream.envs.registry import EnvFactory, env_factories, record
 from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
+
+
+class Added(TypedDict):
+    """Which observations the adapter adds; see `VecEnv`."""
+
+    prev_action: bool
+    prev_reward: bool
+    differences: bool
 
 
 def make_env(

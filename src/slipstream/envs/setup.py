@@ -13,7 +13,7 @@ from tyro.conf import arg
 
 from slipstream.envs.film import FilmedBatch, FilmedEnv, Show
 from slipstream.envs.keyword_flags import KEYWORDS, Scalar
-from slipstream.envs.making import make_env
+from slipstream.envs.making import Added, make_env
 from slipstream.envs.maniskill import batch as maniskill_batch
 from slipstream.envs.maniskill.single import ManiSkillCameras, ManiSkillEnv
 from slipstream.envs.maniskill.tasks import is_maniskill
@@ -105,7 +105,7 @@ class EnvConfig(Settings, section="env"):
             )
 
     @property
-    def added(self) -> dict[str, bool]:
+    def added(self) -> Added:
         """What observations are added, as `make_env` takes it."""
         return {
             "prev_action": self.prev_action,

@@ -78,11 +78,9 @@ class PolicyStep(nn.Module):
         remembered = carry.pop(PREV_ACTION, None)
         if remembered is not None:
             obs = {PREV_ACTION: remembered, **obs}
-        last = {key: carry.pop(_last(key)) for key in self.compared}
-        # Zero at an episode's start, where nothing has changed.
-        started = carry.pop(STARTED, None)
-        changes = {difference_key(key): (obs[key] - last[key]) * started for key in last}
-        output, carry = self.actor.step({**changes, **obs}, carry)
+        if self.compared:
+            obs = {**self._changes(obs, carry), **obs}
+        output, carry = self.actor.step(obs, carry)
         if isinstance(output, SquashedGaussian) and not deterministic:
             action = output.sample()
         else:
@@ -90,13 +88,21 @@ class PolicyStep(nn.Module):
         carry = dict(carry)
         if remembered is not None:
             carry[PREV_ACTION] = action
-        for key in last:
+        for key in self.compared:
             carry[_last(key)] = obs[key]
-        if started is not None:
-            carry[STARTED] = torch.ones_like(started)
+        if self.compared:
+            carry[STARTED] = torch.ones_like(action[:, :1])
         # Clipped last: rounding may step over a bound.
         rescaled = torch.addcmul(self.centre, action, self.scale)
         return torch.clamp(rescaled, self.low, self.high), carry
+
+    def _changes(self, obs: Obs, carry: dict[str, Tensor]) -> dict[str, Tensor]:
+        """By how much observations changed, out of the carry; nothing at an episode's start."""
+        started = carry.pop(STARTED)
+        return {
+            difference_key(key): (obs[key] - carry.pop(_last(key))) * started
+            for key in self.compared
+        }
 
     def read(self, obs: Observation) -> tuple[dict[str, Tensor], bool]:
         """Observations as a user has them, as tensors.
