@@ -58,36 +58,35 @@ LEARNING = Study(
 
 
 def _masked(
-    name: str, mask: str = "paper", *flags: str, steps: int = 40_000, every: int = 4_000
+    name: str, differences: bool, mask: str = "paper", steps: int = 40_000, *flags: str
 ) -> Task:
-    arguments = ("--mask", mask, *flags)
-    return Task(f"{name}-v5", total_steps=steps, eval_every=every, arguments=arguments)
+    arguments = ("--mask", mask, "--env.differences", str(differences), *flags)
+    return Task(f"{name}-v5", total_steps=steps, eval_every=steps // 10, arguments=arguments)
 
-
-DIFFERENCES = "--env.differences"
 
 MEMORY = Study(
     "memory",
     {
-        **{f"{name}-v5-paper-mask": _masked(name) for name in ("HalfCheetah", "Hopper", "Ant")},
         **{
-            f"{name}-v5-paper-mask-differences": _masked(name, "paper", DIFFERENCES)
+            f"{name}-v5-paper-mask": _masked(name, False)
+            for name in ("HalfCheetah", "Hopper", "Ant")
+        },
+        **{
+            f"{name}-v5-paper-mask-differences": _masked(name, True)
             for name in ("HalfCheetah", "Hopper", "Ant")
         },
         # Of HalfCheetah the paper's mask leaves half of the velocities; this one none.
-        "HalfCheetah-v5-positions": _masked("HalfCheetah", "positions"),
-        "HalfCheetah-v5-positions-differences": _masked("HalfCheetah", "positions", DIFFERENCES),
-        "Hopper-v5-paper-mask-100k": _masked("Hopper", steps=100_000, every=10_000),
-        "Hopper-v5-paper-mask-100k-differences": _masked(
-            "Hopper", "paper", DIFFERENCES, steps=100_000, every=10_000
-        ),
+        "HalfCheetah-v5-positions": _masked("HalfCheetah", False, "positions"),
+        "HalfCheetah-v5-positions-differences": _masked("HalfCheetah", True, "positions"),
+        "Hopper-v5-paper-mask-100k": _masked("Hopper", False, steps=100_000),
+        "Hopper-v5-paper-mask-100k-differences": _masked("Hopper", True, steps=100_000),
         # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
         "Ant-v5-27-paper-mask-100k": _masked(
             "Ant",
+            False,
             "paper",
+            100_000,
             *("--env.kwargs", "include_cfrc_ext_in_observation", "False"),
-            steps=100_000,
-            every=10_000,
         ),
     },
     {

@@ -56,6 +56,20 @@ def test_a_dataset_becomes_whole_episodes(dataset, by_folder):
         assert not columns["terminated"][rows].any()  # a time limit is no end
 
 
+def test_what_changed_need_not_be_recorded(dataset, tmp_path):
+    env = replace(tiny().env, differences=True)
+    config = run_config(f"minari:{dataset}", env=env, data=FEW)
+    brought = bring(config, spec_of(config))
+    assert brought is not None and brought.episodes is not None
+    columns = brought.episodes.columns
+    change = columns["obs.state.difference"].reshape(6, 21, 3)
+    assert not change[:, 0].any() and change[:, 1:].any()
+    np.testing.assert_array_equal(
+        change[:, 1:], np.diff(columns["obs.state"].reshape(6, 21, 3), axis=1)
+    )
+    train(config, tmp_path / "run", show_progress=False)
+
+
 def test_a_terminal_state_stays_one(tmp_path, monkeypatch):
     write_dataset(tmp_path, monkeypatch, buffer=buffers(2, 5, terminate=True))
     brought = bring(run_config("minari:pendulum/act-v0"), pendulum())

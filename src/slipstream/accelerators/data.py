@@ -21,7 +21,7 @@ from slipstream.errors import SlipstreamError
 from slipstream.networks.inputs import CLIP, Normalizer
 from slipstream.policies.policy import load_policy
 from slipstream.replay.episodes import Episodes, read_replay
-from slipstream.spec import PRIVILEGED, ArraySpec, EnvSpec
+from slipstream.spec import PRIVILEGED, ArraySpec, EnvSpec, difference_key
 from slipstream.stages.accelerate import Brought
 
 SPACES = ("observation_space", "action_space")
@@ -113,6 +113,7 @@ def load_replay(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
 def _bring(about: str, episodes: Episodes, config: RunConfig, spec: EnvSpec) -> Brought:
     """An untrained policy of the transformer's kind, to be cloned from the episodes."""
     _check_finite(about, episodes)
+    episodes = episodes.compared(spec.obs)
     keys = tuple(key for key in spec.obs if key != PRIVILEGED)
     if "accelerator" in config.privileged:
         keys = (PRIVILEGED,)
@@ -222,6 +223,9 @@ def _with_last(values: np.ndarray) -> np.ndarray:
 def _check_shapes(
     about: str, spec: EnvSpec, shown: Mapping[str, ArraySpec], action_shape: Sequence[int]
 ) -> None:
+    # What has changed from row to row needs not be recorded.
+    changes = {difference_key(key): value for key, value in shown.items()}
+    shown = {key: value for key, value in changes.items() if key in spec.obs} | dict(shown)
     there = {key: value.shape for key, value in shown.items()}
     here = {key: value.shape for key, value in spec.obs.items()}
     action_size = int(np.prod(action_shape))

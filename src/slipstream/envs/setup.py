@@ -73,16 +73,15 @@ class EnvConfig(Settings, section="env"):
     """Show the policy its previous action, too (zeros at an episode's start)."""
     prev_reward: bool = False
     """Show the policy the previous reward, too (zero at an episode's start)."""
-    differences: bool = False
-    """Show every network that sees what the policy sees by how much each vector changed since the
-    last step, too (zeros at an episode's start), normalized: velocities, where only positions are
-    seen."""
+    differences: bool | None = None
+    """Show policies by how much each vector changed since the last step, too (zeros at an episode's
+    start), normalized: velocities, where only positions are seen. None: where a mask hides some."""
 
     def __post_init__(self) -> None:
         """Raise SlipstreamError for settings that exclude each other."""
         super().__post_init__()
         self._check_physics()
-        if "state" not in self.parts and (self.observe.mask != "none" or self.observe.noise > 0):
+        if "state" not in self.parts and (self.hides_parts or self.observe.noise > 0):
             raise SlipstreamError(
                 f"mask and env.observe.noise change the state, but obs is '{self.obs}'; use "
                 f"'{self.obs}+state', or leave them out"
@@ -105,12 +104,17 @@ class EnvConfig(Settings, section="env"):
             )
 
     @property
+    def hides_parts(self) -> bool:
+        """Whether a mask hides components of the state."""
+        return self.observe.mask != "none"
+
+    @property
     def added(self) -> Added:
         """What observations are added, as `make_env` takes it."""
         return {
             "prev_action": self.prev_action,
             "prev_reward": self.prev_reward,
-            "differences": self.differences,
+            "differences": self.hides_parts if self.differences is None else self.differences,
         }
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slipstream.replay.buffer import ReplayBuffer
 from slipstream.replay.storage import to_host, to_tensor
+from slipstream.spec import ArraySpec, difference_key
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Episodes:
         """The share with the highest returns, one at least, in their order."""
         number = max(1, int(np.ceil(share * len(self.starts))))
         return self.take(np.sort(np.argsort(-self.returns, kind="stable")[:number]))
+
+    def compared(self, obs_spec: Mapping[str, ArraySpec]) -> "Episodes":
+        """The same with the differences that `obs_spec` names and the columns lack."""
+        columns = dict(self.columns)
+        for key in obs_spec:
+            added = difference_key(key)
+            if added in obs_spec and f"obs.{added}" not in columns:
+                rows = columns[f"obs.{key}"]
+                change = np.diff(rows, axis=0, prepend=rows[:1])
+                change[self.starts] = 0
+                columns[f"obs.{added}"] = change
+        return Episodes(columns)
 
     def newest(self, num_rows: int) -> "Episodes":
         """The last ones, as many as fit into `num_rows` rows."""
