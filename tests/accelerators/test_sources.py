@@ -312,7 +312,8 @@ def test_critics_keep_their_normalization_where_the_policy_has_none(folder):
 
 
 def test_normalized_and_privileged_runs_come_along(folder):
-    env = replace(tiny().env, normalize_obs=True, observe=ObservationConfig(mask="0-1"))
+    observe = ObservationConfig(mask="0-1")
+    env = replace(tiny().env, normalize_obs=True, observe=observe, differences=False)
     fields = {"env": env, "privileged": ("accelerator", "critic")}
     path = teacher(folder, **fields)
     config = run_config(f"slipstream:{path}", env=env, privileged=("critic",))

@@ -57,7 +57,8 @@ def test_previous_action_and_reward_are_those_of_the_step_before():
 
 
 def test_differences_are_those_to_what_was_seen_a_step_before():
-    config = EnvConfig(observe=ObservationConfig(mask="0,2"), differences=True, max_episode_steps=3)
+    # Where a mask hides something they are shown unasked.
+    config = EnvConfig(observe=ObservationConfig(mask="0,2"), max_episode_steps=3)
     env = open_env("Pendulum-v1", config, 2, privileged=True)
     assert {key: value.shape for key, value in env.spec.obs.items()} == {
         "state": (2,),

@@ -34,9 +34,10 @@ def test_privileged_observations_never_reach_the_saved_policy(tmp_path):
     assert not [name for name in load_file(folder / "model.safetensors") if "privileged" in name]
     assert "privileged" not in (folder / "config.json").read_text()
     policy = load_policy(run_dir)
-    assert list(policy.spec.obs) == ["state"] and policy.spec.obs["state"].shape == (2,)
+    assert list(policy.spec.obs) == ["state", "state.difference"]
+    assert {value.shape for value in policy.spec.obs.values()} == {(2,)}
     env = policy.open_env(2)
-    assert list(env.reset(0)) == ["state"] and env.current_obs["state"].shape == (2, 2)
+    assert list(env.reset(0)) == ["state", "state.difference"]
     env.close()
 
 
@@ -133,7 +134,7 @@ def test_what_nobody_may_read_is_said_once(tmp_path, capsys):
 
 
 def test_differences_are_normalized_for_whoever_sees_what_the_policy_sees(tmp_path):
-    env = replace(HIDDEN, normalize_obs=False, differences=True)
+    env = replace(HIDDEN, normalize_obs=False)
     config = tiny(env=env, privileged=("accelerator",), total_steps=120)
     run_dir = train(config, tmp_path / "run", show_progress=False)
     networks = load_tree(resolve(run_dir) / "training_state")["team"]["networks"]

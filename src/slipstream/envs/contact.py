@@ -80,11 +80,18 @@ class FirstContact(gym.Wrapper[Any, Any, Any, Any]):
                 )
             for part in space:
                 self._check_obs(obs[part], space[part], where, f" {part!r}")
-        elif isinstance(space, gym.spaces.Box) and _shape(obs) != space.shape:
-            raise self._broken(
-                f"{where} returned an {named} of shape {_shape(obs)}",
-                f"its observation space says {space.shape}",
-            )
+        elif isinstance(space, gym.spaces.Box):
+            if _shape(obs) != space.shape:
+                raise self._broken(
+                    f"{where} returned an {named} of shape {_shape(obs)}",
+                    f"its observation space says {space.shape}",
+                )
+            dtype = to_numpy(obs).dtype
+            if not np.can_cast(dtype, space.dtype, "same_kind"):
+                raise self._broken(
+                    f"{where} returned an {named} of {dtype}",
+                    f"its observation space says {space.dtype}",
+                )
 
     def _broken(self, found: str, contract: str) -> SlipstreamError:
         return SlipstreamError(f"{self._name}: {found}, but {contract}")

@@ -54,7 +54,7 @@ class Cameras(Protocol):
 class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Shows images, in place of the state or beside it.
 
-    The observation is a dict: the cameras' keys (`rgb`), `state` if it is wanted, `privileged` if
+    The observation is a dict: the cameras' keys (`rgb`), the state if it is wanted, `privileged` if
     the wrapped environment shows it. With `on_demand` nothing is rendered: `sim_state` (n,) float64
     stands in for the images.
 
@@ -75,7 +75,7 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
         Args:
             env: shows a vector, or a dict of `state` and others.
             cameras: of that environment.
-            show_state: keep the vector, as `state`.
+            show_state: keep the vector, as `state`, or the vectors of a dict.
             on_demand: show the simulator's state in place of images, where they can be made of
                 it; else they are rendered all the same.
         """
@@ -91,7 +91,7 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
         if SIM_STATE in shown:
             raise taken_key(env_name(env), SIM_STATE)
         if not show_state:
-            shown.pop("state", None)
+            shown = {key: part for key, part in shown.items() if key == PRIVILEGED}
         if on_demand:
             size = (cameras.state_size,)
             shown[SIM_STATE] = gym.spaces.Box(-np.inf, np.inf, size, np.float64)
@@ -114,7 +114,7 @@ class PixelObservation(gym.Wrapper[Any, Any, Any, Any]):
     def _observation(self, obs: Any) -> Images:
         parts = dict(obs) if isinstance(obs, Mapping) else {"state": obs}
         if not self._show_state:
-            parts.pop("state", None)
+            parts = {key: part for key, part in parts.items() if key == PRIVILEGED}
         if self._on_demand:
             return {**parts, SIM_STATE: self.cameras.sim_state()}
         return {**parts, **(self.cameras.render() if self.rendering else black(self.cameras))}
@@ -207,6 +207,24 @@ class BlindObservation(gym.ObservationWrapper[Any, Any, Any]):
             key: np.zeros_like(value) if is_image(space[key]) else value
             for key, value in observation.items()
         }
+
+
+class ImagesAlone(gym.ObservationWrapper[Any, Any, Any]):
+    """Shows an environment's own images, and of its vectors `privileged` alone."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        if isinstance(space, gym.spaces.Dict):
+            shown = [key for key in space if key == PRIVILEGED or is_image(space[key])]
+            self.observation_space = gym.spaces.Dict({key: space[key] for key in shown})
+
+    def observation(self, observation: Any) -> Any:
+        """What is left of it."""
+        space = self.observation_space
+        if not isinstance(space, gym.spaces.Dict):
+            return observation
+        return {key: observation[key] for key in space}
 
 
 def shows_images(env: gym.Env[Any, Any]) -> bool:

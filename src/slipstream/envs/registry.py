@@ -158,7 +158,6 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         # The adapter makes its own checks; gymnasium's would run a second time on every step.
         with mujoco.deprecations_muted() if mujoco.is_mujoco(env_id) else nullcontext():
             made = gym.make(env_id, **{"disable_env_checker": True, **env_kwargs})
-            return FirstContact(made, env_id)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise SlipstreamError(_unknown(env_id)) from error
     except (gym.error.DependencyNotInstalled, ImportError) as error:
@@ -169,6 +168,11 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         raise SlipstreamError(
             f"{env_id} cannot be made with {dict(env_kwargs)}: {' '.join(str(error).split())}"
         ) from error
+    if ":" in env_id:
+        from slipstream.envs.own import OwnEnv
+
+        made = OwnEnv(made, env_id)
+    return FirstContact(made, env_id)
 
 
 def own_env(env_id: str) -> Any:

@@ -24,6 +24,7 @@ from slipstream.envs.pixels import (
     BlindCameras,
     BlindObservation,
     Cameras,
+    ImagesAlone,
     PixelObservation,
     RenderCameras,
     shows_images,
@@ -249,7 +250,10 @@ def open_single(
     kwargs = _task_kwargs(config)
     env, visible = _build(env_id, config, kwargs, evaluation, view_size)
     textures = config.parts - {"state"}
-    if not textures or shows_images(env):
+    if not textures:
+        return observe(_blinded(env) if config.blind else env, config.observe, privileged)
+    if shows_images(env):
+        env = _own_images(env, config, textures)
         return observe(_blinded(env) if config.blind else env, config.observe, privileged)
     cameras = _cameras(env, config, sorted(textures, reverse=True))
     if config.blind:
@@ -298,6 +302,21 @@ def _blinded(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
             "or leave it out"
         )
     return BlindObservation(env)
+
+
+def _own_images(
+    env: gym.Env[Any, Any], config: EnvConfig, textures: frozenset[str]
+) -> gym.Env[Any, Any]:
+    """An environment that shows images of its own, alone where no state is asked for."""
+    asked = {"env.camera": config.camera, "env.image_size": config.image_size}
+    standard = {"env.camera": None, "env.image_size": EnvConfig.image_size}
+    useless = [f"{name} {asked[name]}" for name in asked if asked[name] != standard[name]]
+    if useless or textures != {"rgb"}:
+        what = " and ".join(useless) or f"obs {config.obs}"
+        raise SlipstreamError(
+            f"{env_name(env)} shows images of its own, which {what} cannot change; leave it out"
+        )
+    return env if "state" in config.parts else ImagesAlone(env)
 
 
 def _cameras(env: gym.Env[Any, Any], config: EnvConfig, textures: list[str]) -> Cameras:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from slipstream.batch import Obs
+from slipstream.envs.spaces import channels_last
 from slipstream.errors import SlipstreamError
 from slipstream.networks import Actor
 from slipstream.networks.heads import SquashedGaussian
@@ -166,12 +167,31 @@ def _rows(
     if array.shape == spec.shape:
         return array[None], None
     if array.shape[1:] != spec.shape or not array.ndim:
+        one, several = _flat(array[None], spec), _flat(array, spec) if array.ndim else None
+        if one is not None:
+            return one, None
+        if several is not None:
+            return several, len(array)
         batch = ", ".join(map(str, ("N", *spec.shape)))
         raise SlipstreamError(
             f"the observation '{key}' has the shape {array.shape}, but this policy of {env_id} "
             f"reads {spec.shape}, or ({batch}) of N environments: show it what it was trained on"
         )
     return array, len(array)
+
+
+def _flat(rows: np.ndarray, spec: ArraySpec) -> np.ndarray | None:
+    """Rows (N, *) as the policy reads them, of what an environment may show.
+
+    Images with their channels first or without a dimension for the only one, vectors in any shape.
+    """
+    rows = np.ascontiguousarray(channels_last(rows, spec.shape))
+    shape = rows.shape[1:]
+    if shape == spec.shape:
+        return rows
+    vector = len(spec.shape) == 1
+    fits = int(np.prod(shape)) == spec.size if vector else (*shape, 1) == spec.shape
+    return rows.reshape(len(rows), *spec.shape) if fits else None
 
 
 def _within(bounds: Sequence[float], towards: float) -> Tensor:

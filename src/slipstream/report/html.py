@@ -36,6 +36,7 @@ HISTORY = {
     "switch": "switched to the transformer",
     "rollback": "went back to its best snapshot",
     "resume": "was resumed",
+    "branch": "branched",
 }
 
 
@@ -157,7 +158,10 @@ def _section(summary: GroupSummary, prefix: str, figures: Path) -> Section:
         kind=_kind(summary),
         verdict=judge(summary),
         cards=_cards(summary),
-        history=[sentence for run in group.runs for sentence in _history(run)],
+        history=[
+            *(sentence for run in group.runs for sentence in _history(run)),
+            *(f"{run.path} repeats seed {run.seed} and is passed over" for run in group.repeats),
+        ],
         images=[_image(picture, figures) for picture in group_pictures(summary, prefix)],
         films=[_shown(film, prefix, figures) for film in films],
         film_problems=problems,

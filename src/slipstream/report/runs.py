@@ -121,11 +121,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone."""
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        env_id: the environment's name.
+        name: the preset's, and where it ran with several settings those that differ.
+        runs: one for each seed.
+        repeats: those that repeat a seed, which tell nothing of the spread between seeds.
+    """
 
     env_id: str
     name: str
     runs: tuple[Run, ...]
+    repeats: tuple[Run, ...] = ()
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -239,8 +247,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             if any(sibling.get(key) != own.get(key) for sibling in siblings)
         ]
         name = f"{preset} ({', '.join(differing[:3])})" if differing else preset
-        members.sort(key=lambda run: (str(run.seed).zfill(8), str(run.path)))
-        groups.append(Group(env_id, name, tuple(members)))
+        members.sort(key=lambda run: (str(run.seed).zfill(8), run.last_step, str(run.path)))
+        kept = {run.seed: run for run in members}  # of each seed the longest, or else the newest
+        repeats = [run for run in members if kept[run.seed] is not run]
+        groups.append(Group(env_id, name, tuple(kept.values()), tuple(repeats)))
     return groups
 
 

@@ -47,6 +47,7 @@ class RunState:
         finished: nothing is left to be done.
         exact: a resumed run goes on with the very episodes that were running.
         log_position: where the log of a resumed run goes on; None for a new one.
+        saved_seed: the seed of the run that it goes on from; its own for a new one.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class RunState:
         self.interaction = self._interact()
         self.exact = True
         self.log_position: int | None = None
+        self.saved_seed = config.seed
         if saved is not None:
             try:
                 self.log_position = self._load(saved)
@@ -228,6 +230,7 @@ class RunState:
     def _state(self) -> dict[str, Any]:
         on_gpu = torch.device(self.config.device).type == "cuda"
         return {
+            "seed": self.config.seed,
             "step": self.step,
             "looked_at": self.looked_at,
             "stage": self.stage.name,
@@ -263,6 +266,7 @@ class RunState:
         self.finished = self.finished and self.step >= self.config.total_steps
         self.clock.load_state_dict(state["seconds"])
         self.exact = self.interaction.load_state_dict(state["interaction"], self.stage.collector)
+        self.saved_seed = state["seed"]
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.config.device)

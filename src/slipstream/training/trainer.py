@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slipstream.accelerators import describe_brought
 from slipstream.config import RunConfig, to_dict
 from slipstream.errors import Interrupted, SlipstreamError
@@ -13,6 +15,7 @@ from slipstream.judging.videos import record_episodes
 from slipstream.logs.logger import RunLogger
 from slipstream.logs.progress import Progress
 from slipstream.logs.trackers import import_tracker, open_trackers
+from slipstream.rundir import run_of
 from slipstream.training.interrupts import first_interrupt_calls
 from slipstream.training.machine import spare_collector
 from slipstream.training.state import RunState
@@ -27,7 +30,8 @@ class Trainer:
     Args:
         config: the run's configuration.
         run_dir: where it writes.
-        resume_from: a checkpoint of this run to go on from, or None.
+        resume_from: a checkpoint of this run, or of one that this branches off, to go on from; or
+            None.
         show_progress: draw the progress display.
     """
 
@@ -41,6 +45,8 @@ class Trainer:
         for name in config.log_to:
             import_tracker(name)  # or say now that it is missing, before anything is written
         self.progress = Progress(config.total_steps, show_progress)
+        resumes = resume_from is None or run_of(resume_from).resolve() == run_dir.resolve()
+        self.branched_off = None if resumes else resume_from
         self.state = RunState(config, run_dir, resume_from, self.progress.message)
         if self.state.stage.name == "online":
             self.progress.switch_step = self.state.referee.switch_step
@@ -135,10 +141,28 @@ class Trainer:
         else:
             dropped = ", ".join(map(str, state.cut_off()))
             behind = f"; the checkpoints behind it are dropped: {dropped}" if dropped else ""
-            self._tell("resume", (_EXACT if state.exact else _INEXACT) + behind)
+            if self.branched_off is None:
+                self._tell("resume", (_EXACT if state.exact else _INEXACT) + behind)
+            else:
+                how = self._reseed() or (_EXACT if state.exact else _INEXACT)
+                self._tell("branch", f"off {self.branched_off}, {how}")
         self._rehearse()
         if state.referee.random is None and not self.stopped:
             self._look()
+
+    def _reseed(self) -> str:
+        """Other episodes and random numbers from here on, where a branch has another seed.
+
+        Returns:
+            That in words; nothing where it has not.
+        """
+        state = self.state
+        if state.saved_seed == state.config.seed:
+            return ""
+        torch.manual_seed(state.config.seed)
+        offset = 0 if state.in_first_stage else SECOND_STAGE_SEED
+        state.interaction.begin(state.stage.collector, state.config.seed + offset)
+        return f"with seed {state.config.seed} in place of {state.saved_seed}"
 
     def _rehearse(self) -> None:
         """Make the accelerator of data, if that is what it comes from and nobody has yet."""
@@ -207,6 +231,8 @@ class Trainer:
             self._switch(verdict.switch)
         if verdict.rollback is not None:
             self._roll_back(verdict.rollback)
+            if not state.steps_left:
+                return self._look()  # what the run ends with is what is measured last
         return verdict.switch is not None
 
     def _switch(self, reason: str) -> None:
@@ -283,9 +309,10 @@ class Trainer:
         if state.looked_at != state.step:
             self._look()
         self._log_training()
-        self.logger.event(state.step, state.stage.name, "end")
         state.finished = True
-        state.save(self.logger.position)
+        position = self.logger.position  # a branch that takes more steps has not ended here
+        self.logger.event(state.step, state.stage.name, "end")
+        state.save(position)
         return state.run_dir
 
 

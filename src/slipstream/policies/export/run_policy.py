@@ -31,7 +31,10 @@ class Policy:
         """Act on an observation (n,) or (N, n), or a dict of such: the action (A,) or (N, A)."""
         feed, single = dict(self.carry), False
         for part in self.about["observations"]:
-            value = np.asarray(obs[part["key"]] if isinstance(obs, dict) else obs, part["dtype"])
+            value = np.asarray(obs[part["key"]] if isinstance(obs, dict) else obs)
+            if part["dtype"] == "uint8" != value.dtype:
+                raise ValueError(f"{part['key']} is {value.dtype}, for an image in uint8, 0 to 255")
+            value = value.astype(part["dtype"])
             single = value.shape == tuple(part["shape"])
             feed[part["input"]] = value[None] if single else value
             if feed[part["input"]].shape != (self.num_envs, *part["shape"]):
@@ -43,6 +46,9 @@ class Policy:
 
 if __name__ == "__main__":
     policy, random = Policy(), np.random.default_rng(0)
-    shapes = {part["key"]: part["shape"] for part in policy.about["observations"]}
     for _ in range(10):  # noise in place of observations
-        print(policy.step({key: random.normal(size=shape) for key, shape in shapes.items()}))
+        noise = {
+            part["key"]: (128 + 30 * random.normal(size=part["shape"])).astype(part["dtype"])
+            for part in policy.about["observations"]
+        }
+        print(policy.step(noise))
