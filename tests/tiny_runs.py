@@ -53,7 +53,7 @@ def lines(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def timeless(run_dir: Path) -> list[dict[str, Any]]:
-    """The log without what a clock said, and without the line that tells of a resume."""
+    """The log without what a clock said, and without the line that tells of a resume or branch."""
     return [
         {
             key: value
@@ -61,7 +61,7 @@ def timeless(run_dir: Path) -> list[dict[str, Any]]:
             if key not in ("wall_seconds", "cpu_seconds") and not key.startswith("time/")
         }
         for line in lines(run_dir)
-        if line.get("event") != "resume"
+        if line.get("event") not in ("resume", "branch")
     ]
 
 

@@ -52,6 +52,13 @@ class WideStep(Sound):
         return np.zeros(4, np.float32), 0.0, False, True, {}
 
 
+class FloatImage(Sound):
+    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((8, 8, 3), np.float32), {}
+
+
 class NoReward(Sound):
     def step(self, action):
         return ZEROS, None, False, True, {}
@@ -81,6 +88,7 @@ class WideKey(NoKey):
         (NoSeed, r"NoSeed: reset\(\) failed: .*unexpected keyword argument 'seed'"),
         (WideReset, r"reset\(\) returned an observation of shape \(3, 1\), but .* says \(3,\)"),
         (WideStep, r"step\(\) returned an observation of shape \(4,\), but .* says \(3,\)"),
+        (FloatImage, r"reset\(\) returned an observation of float32, but .* says uint8"),
         (NoReward, r"step\(\) returned the reward None"),
         (NoKey, r"reset\(\) returned the observation \['a'\], but .* keys \['a', 'b'\]"),
         (WideKey, r"reset\(\) returned an observation 'b' of shape \(4,\), but .* says \(3,\)"),

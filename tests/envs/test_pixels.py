@@ -361,3 +361,44 @@ def test_without_opengl_the_remedy_is_named(monkeypatch):
     env = open_single("Hopper-v5", EnvConfig(obs="rgb"))
     with pytest.raises(SlipstreamError, match=r"OpenGL by nonsense failed.*slipstream doctor"):
         env.reset(seed=0)
+
+
+class TwoViews(gym.Env):
+    """Shows an image of its own and two vectors, one for privileged networks."""
+
+    observation_space = gym.spaces.Dict(
+        camera=gym.spaces.Box(0, 255, (16, 16, 3), np.uint8),
+        joints=gym.spaces.Box(-1, 1, (4,)),
+        privileged=gym.spaces.Box(-1, 1, (2,)),
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def test_an_image_of_ones_own_in_place_of_the_state():
+    env_id = f"{__name__}:TwoViews"
+    shown = {
+        obs: set(open_env(env_id, EnvConfig(obs=obs), 1).reset(0))
+        for obs in ("state", "rgb", "rgb+state")
+    }
+    assert shown["state"] == shown["rgb+state"] == {"camera", "joints", "privileged"}
+    assert shown["rgb"] == {"camera", "privileged"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({"camera": "top"}, "images of its own, which env.camera top cannot change"),
+        ({"image_size": 20}, "which env.image_size 20 cannot change"),
+        ({"obs": "depth"}, "which obs depth cannot change"),
+    ],
+)
+def test_what_cannot_change_an_image_of_ones_own_is_refused(seen, said):
+    with pytest.raises(SlipstreamError, match=said):
+        open_env(f"{__name__}:TwoViews", EnvConfig(**{"obs": "rgb", **seen}), 1)

@@ -12,7 +12,8 @@ PREVIOUS = EnvConfig(prev_action=True, prev_reward=True, differences=True, max_e
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_the_privileged_observation_stands_beside_the_masked_one(parallel):
-    config = EnvConfig(observe=ObservationConfig(mask="0,2", delay=1), max_episode_steps=3)
+    observe = ObservationConfig(mask="0,2", delay=1)
+    config = EnvConfig(observe=observe, differences=False, max_episode_steps=3)
     env = open_env("Pendulum-v1", config, 2, parallel, privileged=True)
     plain = open_env("Pendulum-v1", EnvConfig(max_episode_steps=3), 2)
     assert {key: value.shape for key, value in env.spec.obs.items()} == {

@@ -130,6 +130,9 @@ def test_images_go_in_as_they_are(tmp_path):
         np.testing.assert_allclose(exported.step(obs), action, rtol=0, atol=2 * TOLERANCE)
         actions.append(action)
     assert np.std(actions) > 0.01
+    light = {"rgb": np.ones((2, 12, 12, 3)), "state": np.zeros((2, 4))}
+    with pytest.raises(ValueError, match="rgb is float64, for an image in uint8"):
+        exported.step(light)
 
 
 def test_safetensors_are_the_policys_folder(exports):

@@ -109,11 +109,35 @@ def test_sampling_differs_and_a_deterministic_policy_does_not():
         assert np.abs(sampled).max() <= 2
 
 
+def test_observations_are_read_as_the_environment_shows_them():
+    policy = live("mlp")
+    rows = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    several, _ = policy.step(rows, policy.initial_carry(2))
+    shaped, _ = policy.step(rows[:, :, None], policy.initial_carry(2))
+    np.testing.assert_array_equal(shaped, several)
+    single, _ = policy.step(rows[0][None, :, None], policy.initial_carry(1))
+    np.testing.assert_allclose(single, several[:1], atol=1e-6)
+    scalar = live("transformer-keys")
+    obs = {"state": rows, "prev_reward": np.array([0.5, -1.0])}
+    flat, _ = scalar.step(obs, scalar.initial_carry(2))
+    obs["prev_reward"] = obs["prev_reward"][:, None]
+    np.testing.assert_array_equal(scalar.step(obs, scalar.initial_carry(2))[0], flat)
+    one = {"state": rows[0], "prev_reward": np.float32(0.5)}
+    np.testing.assert_allclose(scalar.step(one, scalar.initial_carry())[0], flat[0], atol=1e-6)
+    policy = seeing()
+    obs = {"rgb": np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)}
+    obs["state"] = np.zeros((2, 4))
+    last, _ = policy.step(obs, policy.initial_carry(2))
+    first = {**obs, "rgb": np.moveaxis(obs["rgb"], 3, 1)}
+    np.testing.assert_array_equal(policy.step(first, policy.initial_carry(2))[0], last)
+
+
 WRONG = [
     (np.zeros(4), ["(4,)", "(3,)", "Pendulum-v1"]),
     (np.zeros((2, 4)), ["(2, 4)", "(N, 3)"]),
     (np.zeros((2, 2, 3)), ["(2, 2, 3)", "(3,)"]),
     (0.0, ["shape ()", "(3,)"]),
+    (np.zeros((3, 2)), ["(3, 2)", "(3,)"]),
     ("north", ["'state'", "numbers"]),
     ({"stat": np.zeros(3)}, ["stat,", "state"]),
     (np.full(3, np.nan), ["not finite", "nan"]),

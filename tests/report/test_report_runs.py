@@ -98,6 +98,18 @@ def test_seeds_are_grouped_and_different_settings_are_not(tmp_path):
     ]
 
 
+def test_a_seed_that_was_run_twice_counts_once(tmp_path):
+    def run(name, seed, step):
+        return load_run(write_folder(tmp_path / name, config_of(seed), [{**LINE, "step": step}]))
+
+    runs = [run("old", 0, 9), run("new", 0, 9), run("short", 0, 5), run("other", 1, 5)]
+    (group,) = group_runs(runs)
+    assert [run.path.name for run in group.runs] == ["old", "other"]
+    assert {run.path.name for run in group.repeats} == {"new", "short"}
+    page = write_report([run.path for run in runs], tmp_path / "report").read_text()
+    assert "repeats seed 0 and is passed over" in page
+
+
 def test_the_sample_is_what_a_run_writes(tmp_path):
     for line in sample_lines(0):
         assert json.loads(json.dumps(line)) == line

@@ -195,8 +195,24 @@ def test_a_finished_run_goes_on_in_a_branch_with_more_steps(whole, tmp_path):
         line["step"] for line in lines(whole_dir) if line.get("event") == "switch"
     ]
     begun = state_of(whole_dir)
+    ends = [line["step"] for line in lines(run_dir) if line.get("event") == "end"]
+    assert ends == [state_of(run_dir)["step"]]  # that of the run it left is not its own
     done = state_of(run_dir)["num_updates"] - begun["num_updates"]
     assert done == pytest.approx(2 * (280 - begun["step"]), abs=2)
+
+
+def test_a_branch_with_another_seed_is_another_run(ended, tmp_path):
+    episodes, told = set(), []
+    for seed in (0, 1, 2):
+        config = replace(config_of(ended), seed=seed)
+        source = ended / "checkpoints" / "80"
+        run_dir = branch(source, config, tmp_path / f"seed{seed}", show_progress=False)
+        key = "rollout/episode_return"
+        episodes.add(tuple(line[key] for line in lines(run_dir) if key in line)[4:])
+        told += [line["reason"] for line in lines(run_dir) if line.get("event") == "branch"]
+    assert len(episodes) == 3
+    assert told[0].endswith("80, exactly where it stood")
+    assert told[2].endswith("80, with seed 2 in place of 0")
 
 
 @pytest.mark.parametrize(

@@ -250,8 +250,13 @@ def test_normalized_observations_are_saved_with_the_policy(tmp_path):
         assert torch.equal(module["inputs.normalizers.state.mean"], mean)
 
 
-def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
-    """Stage 2 is made to look ruined at two evaluations: weights and optimizers go back."""
+@pytest.mark.parametrize("total_steps", [300, 240])
+def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch, total_steps):
+    """Stage 2 is made to look ruined at two evaluations: weights and optimizers go back.
+
+    If the second is the run's last, what it went back to is evaluated once more.
+    """
+    switch_at = 120
     look = Referee._evaluate
 
     def ruined(referee, name, team, log, **kwargs):
@@ -273,7 +278,11 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
 
     monkeypatch.setattr("slipstream.stages.team.Team.restore", spy)
     run_dir = run(
-        tiny(algorithm="sac", total_steps=300, switch=SwitchConfig(rule="at_step", latest=0.4)),
+        tiny(
+            algorithm="sac",
+            total_steps=total_steps,
+            switch=SwitchConfig(rule="at_step", latest=switch_at / total_steps),
+        ),
         tmp_path,
     )
     (rollback,) = events(run_dir, "rollback")
@@ -285,7 +294,9 @@ def test_a_fall_is_rolled_back_to_the_best_snapshot(tmp_path, monkeypatch):
     for key, value in load_file(best / "policy" / "model.safetensors").items():
         assert torch.equal(restored[0]["transformer"][key], value)
     state = load_tree(resolve(run_dir) / "training_state")
-    assert state["stage_state"]["learner"]["num_updates"] == 300 - 240  # fresh optimizers
+    assert state["stage_state"]["learner"]["num_updates"] == total_steps - 240  # fresh optimizers
+    looks = [line["step"] for line in lines(run_dir) if "eval/transformer/return" in line]
+    assert looks.count(total_steps) == (2 if total_steps == 240 else 1)
     assert state["best"]["alpha"] > 0  # a resumed run goes back to it too
     assert lines(run_dir)[-1]["event"] == "end"
 

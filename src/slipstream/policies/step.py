@@ -167,11 +167,11 @@ def _rows(
     if array.shape == spec.shape:
         return array[None], None
     if array.shape[1:] != spec.shape or not array.ndim:
-        one, several = _flat(array[None], spec), _flat(array, spec) if array.ndim else None
-        if one is not None:
-            return one, None
+        several, one = _flat(array, spec) if array.ndim else None, _flat(array[None], spec)
         if several is not None:
             return several, len(array)
+        if one is not None:
+            return one, None
         batch = ", ".join(map(str, ("N", *spec.shape)))
         raise SlipstreamError(
             f"the observation '{key}' has the shape {array.shape}, but this policy of {env_id} "
