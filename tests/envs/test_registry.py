@@ -63,7 +63,7 @@ def test_a_package_that_registers_ids_is_imported():
     with pytest.raises(SlipstreamError, match=r"no_such_package.*pip install"):
         make_env("no_such_package:Thing-v0")
     env = make_env("slipstream.envs.probe:slipstream/ProbeConstant-v0")
-    assert env.spec.env_id == "slipstream/ProbeConstant-v0"
+    assert env.spec.env_id == "slipstream.envs.probe:slipstream/ProbeConstant-v0"
 
 
 def _raise(error):

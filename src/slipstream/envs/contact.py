@@ -20,10 +20,17 @@ class FirstContact(gym.Wrapper[Any, Any, Any, Any]):
     From the second call on, `reset` and `step` are those of the environment, at no cost.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
-        """Keep the environment, and its name for error messages."""
+    def __init__(self, env: gym.Env[Any, Any], name: str, goes_by: str | None = None) -> None:
+        """Keep the environment.
+
+        Args:
+            env: any.
+            name: for error messages.
+            goes_by: the id that a run stores, where the environment's own is not enough.
+        """
         super().__init__(env)
         self._name = name
+        self.goes_by = goes_by
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

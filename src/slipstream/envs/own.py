@@ -12,10 +12,7 @@ from slipstream.errors import SlipstreamError
 
 
 class OwnEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """Goes by the path that it was asked for by, which is the id that a run and its policy store.
-
-    That is a function's, or `module:Id-v0`: without the module nobody would register it again.
-    """
+    """Goes by its import path, which is the id that a run and its policy store."""
 
     def __init__(self, env: gym.Env[Any, Any], path: str) -> None:
         super().__init__(env)

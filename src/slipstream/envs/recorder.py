@@ -38,7 +38,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         spec = self.spec
         if spec is None:
             return type(self.unwrapped).__name__, None
-        return spec.id, spec.max_episode_steps
+        goes_by = self.get_wrapper_attr("goes_by") if self.has_wrapper_attr("goes_by") else None
+        return goes_by or spec.id, spec.max_episode_steps
 
     @property
     def renders_images(self) -> bool:

@@ -168,11 +168,8 @@ def build(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         raise SlipstreamError(
             f"{env_id} cannot be made with {dict(env_kwargs)}: {' '.join(str(error).split())}"
         ) from error
-    if ":" in env_id:
-        from slipstream.envs.own import OwnEnv
-
-        made = OwnEnv(made, env_id)
-    return FirstContact(made, env_id)
+    # Without the module nobody would register it again.
+    return FirstContact(made, env_id, goes_by=env_id if ":" in env_id else None)
 
 
 def own_env(env_id: str) -> Any:

@@ -160,7 +160,7 @@ def test_both_stages_train_and_resume_with_new_episodes(batched, obs, tmp_path):
     assert load_policy(run_dir).env == replace(config.env, physics="cpu")  # for where no GPU is
     if obs == "state":
         again = branch(run_dir / "checkpoints" / "60", config, tmp_path / "again", False)
-        told = [line["reason"] for line in lines(again) if line.get("event") == "resume"]
+        told = [line["reason"] for line in lines(again) if line.get("event") == "branch"]
         assert "with a new episode" in told[0]
 
 
