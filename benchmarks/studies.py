@@ -66,29 +66,7 @@ def _masked(
 
 MEMORY = Study(
     "memory",
-    {
-        **{
-            f"{name}-v5-paper-mask": _masked(name, False)
-            for name in ("HalfCheetah", "Hopper", "Ant")
-        },
-        **{
-            f"{name}-v5-paper-mask-differences": _masked(name, True)
-            for name in ("HalfCheetah", "Hopper", "Ant")
-        },
-        # Of HalfCheetah the paper's mask leaves half of the velocities; this one none.
-        "HalfCheetah-v5-positions": _masked("HalfCheetah", False, "positions"),
-        "HalfCheetah-v5-positions-differences": _masked("HalfCheetah", True, "positions"),
-        "Hopper-v5-paper-mask-100k": _masked("Hopper", False, steps=100_000),
-        "Hopper-v5-paper-mask-100k-differences": _masked("Hopper", True, steps=100_000),
-        # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
-        "Ant-v5-27-paper-mask-100k": _masked(
-            "Ant",
-            False,
-            "paper",
-            100_000,
-            *("--env.kwargs", "include_cfrc_ext_in_observation", "False"),
-        ),
-    },
+    {f"{name}-v5-paper-mask": _masked(name, False) for name in ("HalfCheetah", "Hopper", "Ant")},
     {
         "two-stage": Variant("Two stages, stacked MLP first", "#0072B2"),
         "two-stage-late": Variant(
@@ -114,6 +92,28 @@ MEMORY = Study(
     },
 )
 """The paper's masks: what is hidden, who finds it out, and what does it cost?"""
+
+VELOCITIES = Study(
+    "velocities",
+    {
+        # Of HalfCheetah the paper's mask leaves half of the velocities; this one none.
+        "HalfCheetah-v5-positions": _masked("HalfCheetah", False, "positions"),
+        "HalfCheetah-v5-positions-differences": _masked("HalfCheetah", True, "positions"),
+        "HalfCheetah-v5-paper-mask-differences": _masked("HalfCheetah", True),
+        "Hopper-v5-paper-mask-differences": _masked("Hopper", True),
+        "Hopper-v5-paper-mask-100k": _masked("Hopper", False, steps=100_000),
+        # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
+        "Ant-v5-27-paper-mask-100k": _masked(
+            "Ant",
+            False,
+            "paper",
+            100_000,
+            *("--env.kwargs", "include_cfrc_ext_in_observation", "False"),
+        ),
+    },
+    MEMORY.variants,
+)
+"""What is worth more where velocities are hidden: differences, privilege, or more steps?"""
 
 ALONE = ("--stages", "accelerate", "--cloning.no-enabled")
 
@@ -250,4 +250,7 @@ PIXELS = Study(
 )
 """Images alone at 64 x 64: what a teacher that sees the state is worth."""
 
-STUDIES = {study.name: study for study in (LEARNING, MEMORY, PROBE, POPGYM, MANIPULATION, PIXELS)}
+STUDIES = {
+    study.name: study
+    for study in (LEARNING, MEMORY, VELOCITIES, PROBE, POPGYM, MANIPULATION, PIXELS)
+}
