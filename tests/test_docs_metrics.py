@@ -68,5 +68,6 @@ def test_every_key_of_a_run_is_defined(name, written):
 
 def test_nothing_is_defined_that_no_run_writes(written):
     never = documented() - set().union(*written.values())
-    # The random policy is evaluated where there is a stage 1; these need a kill, a branch or bad luck.
+    # The random policy is evaluated where there is a stage 1; these need a kill, a branch or bad
+    # luck.
     assert never <= {"rollback", "resume", "branch", "no_video"}, never

@@ -58,8 +58,7 @@ def _array_spec(space: gym.Space[Any], where: str) -> ArraySpec:
         if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple | gym.spaces.Discrete):
             remedy = (
                 "pass a function that returns the environment wrapped in "
-                "gymnasium.wrappers.FlattenObservation (or, beside images, one that shows this part "
-                "as a vector)"
+                "gymnasium.wrappers.FlattenObservation (beside images, show this part as a vector)"
             )
         raise SlipstreamError(
             f"{where} has the observation space {_one_line(space)}, but only Box observations "
