@@ -48,7 +48,9 @@ if __name__ == "__main__":
     policy, random = Policy(), np.random.default_rng(0)
     for _ in range(10):  # noise in place of observations
         noise = {
-            part["key"]: (128 + 30 * random.normal(size=part["shape"])).astype(part["dtype"])
+            part["key"]: random.integers(0, 256, part["shape"], np.uint8)
+            if part["dtype"] == "uint8"
+            else random.normal(size=part["shape"])
             for part in policy.about["observations"]
         }
         print(policy.step(noise))
