@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from slipstream.cli import main
-from slipstream.presets import CHOICES, preset
+from slipstream.presets import CHOICES, PRESETS, preset
 from slipstream.presets.manipulation import picked, suited
 
 
@@ -54,3 +54,10 @@ def test_every_choice_is_a_flag(flags, capsys):
     values = yaml.safe_load(capsys.readouterr().out)
     main(["train", "Hopper-v5", "--print-config"])
     assert yaml.safe_load(capsys.readouterr().out) != values
+
+
+def test_the_papers_policies_are_shown_no_differences():
+    shown = {name: preset(name, "Hopper-v5").env.added["differences"] for name in PRESETS}
+    assert shown["pomdp"] and shown["lstm"] and shown["privileged"]
+    assert not any(value for name, value in shown.items() if name.startswith("paper/"))
+    assert not shown["default"]

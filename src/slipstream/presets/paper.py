@@ -75,7 +75,7 @@ def paper_pomdp_td3(env_id: str) -> RunConfig:
         config,
         preset="paper/pomdp-td3",
         accelerator="lstm",
-        env=EnvConfig(observe=ObservationConfig(mask="paper")),
+        env=EnvConfig(observe=ObservationConfig(mask="paper"), differences=False),
         networks=replace(
             config.networks,
             transformer=transformer,
