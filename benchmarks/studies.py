@@ -102,6 +102,7 @@ VELOCITIES = Study(
         "HalfCheetah-v5-paper-mask-differences": _masked("HalfCheetah", True),
         "Hopper-v5-paper-mask-differences": _masked("Hopper", True),
         "Hopper-v5-paper-mask-100k": _masked("Hopper", False, steps=100_000),
+        "Hopper-v5-paper-mask-100k-differences": _masked("Hopper", True, steps=100_000),
         # No contact forces: whoever is privileged sees positions and velocities, 27 numbers.
         "Ant-v5-27-paper-mask-100k": _masked(
             "Ant",
