@@ -21,7 +21,7 @@ from slipstream.networks import BACKBONES, NetworksConfig
 from slipstream.replay import Placement
 from slipstream.replay.placement import ReplayDevice
 from slipstream.settings import Count, NotNegative, Rate, Settings
-from slipstream.spec import PRIVILEGED, EnvSpec, is_added
+from slipstream.spec import EnvSpec
 from slipstream.stages.accelerate import SCHEMES, AccelerateConfig, parse_source
 from slipstream.stages.imitation import CloningConfig
 from slipstream.stages.learners import AlgorithmsConfig, algorithm_class
@@ -178,8 +178,7 @@ class RunConfig(Settings):
 
         One image tells no velocity, nor does it with the previous action beside it.
         """
-        seen = [value for key, value in spec.obs.items() if key != PRIVILEGED and not is_added(key)]
-        if any(len(value.shape) == 1 for value in seen):
+        if any(len(value.shape) == 1 for value in spec.own_obs.values()):
             return self
         return replace(self, networks=self._stacking(hides=True))
 

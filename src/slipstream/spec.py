@@ -66,6 +66,13 @@ class EnvSpec:
     max_episode_steps: int | None = None
 
     @property
+    def own_obs(self) -> dict[str, ArraySpec]:
+        """What the environment itself shows a policy: nothing privileged, and nothing added."""
+        return {
+            key: value for key, value in self.obs.items() if key != PRIVILEGED and not is_added(key)
+        }
+
+    @property
     def action_dim(self) -> int:
         """Number of action components."""
         return len(self.action_low)

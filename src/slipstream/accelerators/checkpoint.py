@@ -19,10 +19,10 @@ from slipstream.accelerators.fit import (
 )
 from slipstream.accelerators.recipe import Recipe, Weights, assemble, read_recipe
 from slipstream.checkpoint.tree import load_tree
-from slipstream.config import EnvConfig, RunConfig, strict_converter
+from slipstream.config import RunConfig, strict_converter
 from slipstream.errors import SlipstreamError
 from slipstream.networks import NetworksConfig
-from slipstream.networks.inputs import CLIP, module_name
+from slipstream.networks.inputs import clip_of, module_name
 from slipstream.policies.policy import Policy, load_policy
 from slipstream.spec import PRIVILEGED, EnvSpec
 from slipstream.stages.accelerate import Brought
@@ -69,7 +69,7 @@ def load(place: str, config: RunConfig, spec: EnvSpec) -> Brought:
         keys=tuple(keys.values()),
         output=output,
         std=std,
-        clip=_clip(policy.env),
+        clip=clip_of(policy.env.normalize_obs),
         learns=learns,
         networks=networks,
         critic_keys=found.trained.critic_keys if with_critics else None,
@@ -114,7 +114,7 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
     if layer_norm is None:
         layer_norm = algorithm_class(run.algorithm).critic_layer_norm
     read = (PRIVILEGED,) if "critic" in run.privileged else tuple(policy.spec.obs)
-    clip = _clip(run.env)
+    clip = clip_of(run.env.normalize_obs)
     brought = state.get("accelerator")
     if brought is not None and run.online.carry_critic:
         recipe = read_recipe(brought)
@@ -136,11 +136,6 @@ def _critics(place: Path, policy: Policy, keys: Mapping[str, str]) -> _Critics:
         critic_target=state["team"]["networks"]["critic_target"],
         alpha=None if log_alpha is None else float(log_alpha.detach().exp()),
     )
-
-
-def _clip(env: EnvConfig) -> float | None:
-    """The bound of normalized observations; None where they are as they are."""
-    return CLIP if env.normalize_obs else None
 
 
 def _same_encoders(actor: Mapping[str, Tensor], critic: Mapping[str, Tensor]) -> bool:

@@ -18,7 +18,7 @@ from slipstream.checkpoint.tree import load_tree
 from slipstream.config import RunConfig
 from slipstream.envs.spaces import observation_spec, to_obs
 from slipstream.errors import SlipstreamError
-from slipstream.networks.inputs import CLIP, Normalizer
+from slipstream.networks.inputs import Normalizer, clip_of
 from slipstream.policies.policy import load_policy
 from slipstream.replay.episodes import Episodes, read_replay
 from slipstream.spec import PRIVILEGED, ArraySpec, EnvSpec, difference_key
@@ -125,7 +125,7 @@ def _bring(about: str, episodes: Episodes, config: RunConfig, spec: EnvSpec) -> 
         keys=keys,
         output=output,
         std=std,
-        clip=CLIP if config.env.normalize_obs else None,
+        clip=clip_of(config.env.normalize_obs),
         networks=config.built_networks,
         data_rows=episodes.capacity(config.env.num_envs),
     )

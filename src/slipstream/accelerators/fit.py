@@ -27,10 +27,9 @@ def observation_key(about: str, config: RunConfig, spec: EnvSpec) -> str:
     """
     if "accelerator" in config.privileged:
         return PRIVILEGED
-    keys = [key for key in spec.obs if key != PRIVILEGED and not is_added(key)]
-    if len(keys) == 1 and len(spec.obs[keys[0]].shape) == 1:
-        return keys[0]
-    shapes = {key: spec.obs[key].shape for key in keys}
+    shapes = {key: value.shape for key, value in spec.own_obs.items()}
+    if len(shapes) == 1 and all(len(shape) == 1 for shape in shapes.values()):
+        return next(iter(shapes))
     raise SlipstreamError(
         f"{about} reads one vector, but {spec.env_id} shows {shapes}; name a policy that reads "
         "these (slipstream:RUN), or wrap the environment in gymnasium.wrappers.FlattenObservation"

@@ -250,10 +250,10 @@ def open_single(
     kwargs = _task_kwargs(config)
     env, visible = _build(env_id, config, kwargs, evaluation, view_size)
     textures = config.parts - {"state"}
-    if not textures:
-        return observe(_blinded(env) if config.blind else env, config.observe, privileged)
-    if shows_images(env):
+    has_images = shows_images(env)
+    if textures and has_images:
         env = _own_images(env, config, textures)
+    if has_images or not textures:
         return observe(_blinded(env) if config.blind else env, config.observe, privileged)
     cameras = _cameras(env, config, sorted(textures, reverse=True))
     if config.blind:
@@ -308,13 +308,19 @@ def _own_images(
     env: gym.Env[Any, Any], config: EnvConfig, textures: frozenset[str]
 ) -> gym.Env[Any, Any]:
     """An environment that shows images of its own, alone where no state is asked for."""
-    asked = {"env.camera": config.camera, "env.image_size": config.image_size}
-    standard = {"env.camera": None, "env.image_size": EnvConfig.image_size}
-    useless = [f"{name} {asked[name]}" for name in asked if asked[name] != standard[name]]
-    if useless or textures != {"rgb"}:
-        what = " and ".join(useless) or f"obs {config.obs}"
+    useless = [
+        f"{name} {value}"
+        for name, value, changes in (
+            ("env.camera", config.camera, config.camera is not None),
+            ("env.image_size", config.image_size, config.image_size != EnvConfig.image_size),
+            ("obs", config.obs, textures != {"rgb"}),
+        )
+        if changes
+    ]
+    if useless:
         raise SlipstreamError(
-            f"{env_name(env)} shows images of its own, which {what} cannot change; leave it out"
+            f"{env_name(env)} shows images of its own, which {' and '.join(useless)} cannot "
+            "change; leave it out"
         )
     return env if "state" in config.parts else ImagesAlone(env)
 

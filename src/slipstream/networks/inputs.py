@@ -56,6 +56,11 @@ class Normalizer(nn.Module):
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-self.clip, self.clip)
 
 
+def clip_of(normalize_obs: bool) -> float | None:
+    """The bound of a run's normalized observations; None where they are as they are."""
+    return CLIP if normalize_obs else None
+
+
 def normalizers_of(
     obs_spec: Mapping[str, ArraySpec], keys: Iterable[str], clip: float | None
 ) -> dict[str, Normalizer]:

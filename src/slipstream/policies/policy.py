@@ -24,7 +24,7 @@ from slipstream.envs.vec_env import VecEnv
 from slipstream.errors import SlipstreamError
 from slipstream.judging.evaluation import Evaluation, evaluate
 from slipstream.networks import Actor, NetworksConfig, build_actor
-from slipstream.networks.inputs import CLIP, normalizers_of
+from slipstream.networks.inputs import clip_of, normalizers_of
 from slipstream.networks.memory import Carry, reset_carry
 from slipstream.policies.step import Observation, PolicyStep
 from slipstream.spec import PRIVILEGED, EnvSpec
@@ -236,7 +236,7 @@ def load_policy(path: Path | str, checkpoint: LinkName = "last") -> Policy:
         spec = converter.structure(described["spec"], EnvSpec)
         env = converter.structure(described["env"], EnvConfig)
         networks = converter.structure(described["networks"], NetworksConfig)
-        normalizers = normalizers_of(spec.obs, spec.obs, CLIP if env.normalize_obs else None)
+        normalizers = normalizers_of(spec.obs, spec.obs, clip_of(env.normalize_obs))
         actor = build_actor(
             described["kind"], described["head"], spec, tuple(spec.obs), networks, normalizers
         )

@@ -167,10 +167,9 @@ def _rows(
     if array.shape == spec.shape:
         return array[None], None
     if array.shape[1:] != spec.shape or not array.ndim:
-        several, one = _flat(array, spec) if array.ndim else None, _flat(array[None], spec)
-        if several is not None:
+        if array.ndim and (several := _flat(array, spec)) is not None:
             return several, len(array)
-        if one is not None:
+        if (one := _flat(array[None], spec)) is not None:
             return one, None
         batch = ", ".join(map(str, ("N", *spec.shape)))
         raise SlipstreamError(

@@ -17,7 +17,7 @@ from slipstream.networks import (
     common_context,
     common_loss_steps,
 )
-from slipstream.networks.inputs import CLIP, normalizers_of
+from slipstream.networks.inputs import clip_of, normalizers_of
 from slipstream.replay import Placement, ReplayBuffer
 from slipstream.replay.episodes import Episodes, fill
 from slipstream.replay.placement import describe
@@ -99,7 +99,7 @@ class Team:
         self.stored = stored or spec
         self._extra_env = SingleEnv(make_env)
         self.brought = brought
-        normalizers = normalizers_of(spec.obs, spec.obs, CLIP if config.normalize_obs else None)
+        normalizers = normalizers_of(spec.obs, spec.obs, clip_of(config.normalize_obs))
         self.normalizers = {key: each.to(config.device) for key, each in normalizers.items()}
         self.actors: dict[str, Actor] = {
             name: brought.actor
