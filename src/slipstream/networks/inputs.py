@@ -70,8 +70,7 @@ def normalizers_of(
         obs_spec: observation key -> its shape.
         keys: what is read.
         clip: bound of the normalized vectors; None to leave them as they are. Differences are
-            normalized all the same: beside the values, many times as large, networks learn
-            nothing from them (docs/partial-observability.md has the figures).
+            normalized all the same: they may be many times smaller than the values beside them.
     """
     vectors = [key for key in keys if len(obs_spec[key].shape) == 1]
     return {
